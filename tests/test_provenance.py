@@ -1,0 +1,31 @@
+import platform
+
+import numpy as np
+import torch
+
+from xsub_utils import provenance
+
+
+def test_versions_are_those_of_the_imported_packages():
+    found = provenance.versions()
+    assert found["python"] == platform.python_version()
+    assert found["numpy"] == np.__version__
+    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert "transformers" in found
+
+
+def test_commit_is_a_hash_or_none():
+    commit = provenance.commit()
+    assert commit is None or len(commit.removesuffix("-dirty")) == 40
+
+
+def test_commit_is_none_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance.commit() is None
+
+
+def test_hardware_names_processor_threads_and_card():
+    found = provenance.hardware()
+    assert found["cpu"]
+    assert found["threads"] == torch.get_num_threads()
+    assert (found["gpu"] is None) == (not torch.cuda.is_available())

@@ -1,0 +1,93 @@
+"""Files that are whole or absent, and one clear error when the disk refuses them."""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_SPACE = 2**20  # bytes
+
+
+class StoreError(OSError):
+    """Something cannot be written: the disk is full or the folder is not writable."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, whole or not at all.
+
+    Raises:
+        StoreError: If the file cannot be written.
+        ValueError: If `value` holds nan or an infinity, which JSON has no word for.
+    """
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file, whole or not at all: readers and crashes see the old file or the new one.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+            sync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explained(target: Path, *, full_only: bool = False) -> Iterator[None]:
+    """Turns a failure to write `target` into a `StoreError` that names it, the cause and the remedy.
+
+    Args:
+        target: What is being written.
+        full_only: Whether all errors but those of a full disk pass unchanged, as a caller's own.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        full = _disk_full(error, target)
+        if not full and (full_only or not isinstance(error, OSError)):
+            raise
+        cause = f"the disk is full ({error})" if full else error
+        remedy = "Free space there, or set XSUB_HOME to a folder that can be written."
+        raise StoreError(f"cannot write {target}: {cause}. {remedy}") from error
+
+
+def _disk_full(error: Exception, target: Path) -> bool:
+    """Whether a full disk is the cause; libraries in Rust and C++ have errors of their own for it."""
+    if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
+        return True
+    if not isinstance(error, OSError | RuntimeError) or not os.path.exists(target.parent):
+        return False
+    return shutil.disk_usage(target.parent).free < _NO_SPACE
