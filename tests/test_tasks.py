@@ -1,0 +1,288 @@
+"""Tasks and their splits."""
+
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pandas as pd
+import pytest
+from test_sources import PUD, PUD_LANGUAGES, needs_pud
+
+from xsub_utils.data import SPLITS, TASKS, load_task, minibabel
+from xsub_utils.data.languages import LANGUAGES, Language
+from xsub_utils.data.splits import draw_splits
+
+SMALL = {"train": 20, "score": 5, "stop": 5, "report": 10}
+ALL = [language.code for language in LANGUAGES]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A store of its own for every test."""
+    monkeypatch.setenv("XSUB_HOME", str(tmp_path / "home"))
+
+
+def texts(rows, spec):
+    return {tuple(map(str, row)) for row in rows[list(spec.inputs)].itertuples(index=False)}
+
+
+def assert_disjoint(task):
+    """No id and no text, in any language, stands in two splits."""
+    for i, one in enumerate(task.splits):
+        for other in list(task.splits)[i + 1 :]:
+            a, b = task.splits[one], task.splits[other]
+            assert not set(a["id"]) & set(b["id"])
+            assert not texts(a, task.spec) & texts(b, task.spec)
+
+
+def assert_sized(task, sizes):
+    for split, size in sizes.items():
+        assert task.examples(split)["language"].value_counts().to_dict() == dict.fromkeys(task.languages, size)
+
+
+# MiniBabel
+
+
+@pytest.mark.parametrize("name", minibabel.ROWS)
+def test_minibabel_tasks_are_sized_and_disjoint(name):
+    task = load_task(name, ALL[:3], sizes=SMALL)
+    assert task.spec is TASKS[name]
+    assert (task.name, task.source, task.languages) == (name, "minibabel", tuple(ALL[:3]))
+    assert task.examples("train").columns.tolist() == ["id", "language", *task.spec.columns]
+    assert_sized(task, SMALL)
+    assert_disjoint(task)
+    if task.labels:
+        used = set(task.examples("train")[task.spec.columns[-1]].explode())
+        assert used <= set(range(len(task.labels)))
+
+
+@pytest.mark.parametrize("name", minibabel.PARALLEL)
+def test_parallel_rows_stand_side_by_side(name):
+    task = load_task(name, ["qba", "qaa"], sizes=SMALL)
+    for split in SMALL:
+        ids = [task.examples(split, language)["id"].tolist() for language in ("qba", "qaa")]
+        assert ids[0] == ids[1]
+    assert task.examples("train")["language"].unique().tolist() == ["qba", "qaa"]
+
+
+def test_the_examples_are_minibabel_s_own():
+    task = load_task("nli", ["qab"], sizes={"train": 6}, difficulty=2, language_seed=3)
+    made = minibabel.examples("nli", "qab", range(20), seed=3, difficulty=2).set_index("id")
+    drawn = task.examples("train").set_index("id")
+    pd.testing.assert_frame_equal(drawn, made.loc[drawn.index])
+
+
+def test_splits_of_any_size_and_seed_never_meet_in_minibabel():
+    big = load_task("nli", ["qaa"], sizes={"train": 300})
+    small = load_task("nli", ["qaa"], sizes={"report": 50})
+    other = load_task("nli", ["qaa"], sizes={"train": 300}, seed=1)
+    assert not set(big.examples("train")["id"]) & set(small.examples("report")["id"])
+    assert not set(big.examples("train")["id"]) & set(other.examples("train")["id"])
+
+
+def test_even_the_simplest_meanings_suffice():
+    task = load_task("reviews", ["qaa"], sizes={"train": 200, "report": 100}, difficulty=0)
+    assert_sized(task, {"train": 200, "report": 100})
+    assert_disjoint(task)
+
+
+def test_languages_of_one_s_own_can_be_added():
+    mine = Language("qad", "qaa", "SOV", "Grek", 0.8)
+    task = load_task("nli", ["qad", "qaa"], sizes={"train": 3}, known=(*LANGUAGES, mine))
+    assert_sized(task, {"train": 3})
+
+
+# Splits
+
+
+def rows_of(have, part=None):
+    """Rows with the ids given per language, each with a text of its own."""
+    rows = [(name, language, part, f"{language} {name}") for language, names in have.items() for name in names]
+    return pd.DataFrame(rows, columns=["id", "language", "part", "text"])
+
+
+def draw(rows, sizes, seed=0):
+    return draw_splits(rows, list(dict.fromkeys(rows["language"])), sizes, seed, ["text"])
+
+
+def test_splits_are_drawn_over_ids():
+    names = [str(i) for i in range(10)]
+    drawn = draw(rows_of({"de": names, "en": names[::-1]}), {"train": 6, "report": 4})
+    for split in drawn.values():
+        by_language = split.groupby("language")["id"].agg(list)
+        assert by_language["de"] == by_language["en"]
+    assert set(drawn["train"]["id"]) | set(drawn["report"]["id"]) == set(names)
+
+
+def test_ids_of_one_language_fill_up_after_shared_ones():
+    rows = rows_of({"de": ["1", "2", "a", "b"], "en": ["1", "2", "c", "d"]})
+    drawn = draw(rows, {"train": 2, "report": 2})
+    assert set(drawn["train"]["id"]) == {"1", "2"}
+    assert set(drawn["report"]["id"]) == {"a", "b", "c", "d"}
+
+
+def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_rows():
+    rows = rows_of({"de": [str(i) for i in range(50)]})
+    first = draw(rows, {"train": 20})["train"]
+    again = draw(rows.sample(frac=1, random_state=1), {"train": 20})["train"]
+    pd.testing.assert_frame_equal(first, again)
+    assert set(first["id"]) != set(draw(rows, {"train": 20}, seed=1)["train"]["id"])
+
+
+def test_equal_texts_keep_one_id_and_the_report_keeps_its_own():
+    rows = pd.concat(
+        [
+            rows_of({"de": ["train-1", "train-2"], "en": ["train-1", "train-2"]}, "train"),
+            rows_of({"de": ["test-1"], "en": ["test-1"]}, "test"),
+        ],
+        ignore_index=True,
+    )
+    rows.loc[rows["id"].isin(["train-2", "test-1"]) & (rows["language"] == "de"), "text"] = "the same"
+    drawn = draw(rows, {"train": 1, "report": 1})
+    assert set(drawn["report"]["id"]) == {"test-1"}
+    assert set(drawn["train"]["id"]) == {"train-1"}  # in no language the translation of a reported text
+    with pytest.raises(ValueError, match=r"train 2 = 2 of each language.*de 1, en 1"):
+        draw(rows, {"train": 2, "report": 1})
+
+
+@pytest.mark.parametrize(
+    ("parts", "origin"),
+    [
+        (["train", "validation", "test"], ["train", "train", "validation", "test"]),
+        (["train", "test"], ["train", "train", "train", "test"]),
+        (["train", "validation"], ["train", "train", "validation", "train"]),
+    ],
+)
+def test_parts_of_the_source_are_respected(parts, origin):
+    rows = pd.concat([rows_of({"de": [f"{part}-{i}" for i in range(9)]}, part) for part in parts])
+    drawn = draw(rows, dict.fromkeys(SPLITS, 2))
+    found = {split: {name.split("-")[0] for name in rows["id"]} for split, rows in drawn.items()}
+    assert found == {split: {part} for split, part in zip(SPLITS, origin, strict=True)}
+
+
+def test_sources_without_a_train_part_are_one_pool():
+    rows = pd.concat([rows_of({"de": [f"{part}{i}" for i in range(4)]}, part) for part in ("test", "validation")])
+    assert {split: len(rows) for split, rows in draw(rows, dict.fromkeys(SPLITS, 2)).items()} == dict.fromkeys(
+        SPLITS, 2
+    )
+
+
+def test_too_few_rows_are_counted_per_language():
+    rows = rows_of({"de": ["1", "2", "3"], "en": ["1", "2"], "fr": []})
+    with pytest.raises(ValueError, match=r"train 2 \+ report 1 = 3 of each language.*there are: en 2, fr 0\."):
+        draw_splits(rows, ["de", "en", "fr"], {"train": 2, "report": 1}, 0, ["text"])
+
+
+# Local files
+
+
+def write_pairs(folder, count=40):
+    folder.mkdir(exist_ok=True)
+    for language in ("de", "en"):
+        rows = [{"premise": f"{language} {i}", "hypothesis": f"h {i}", "label": i % 3} for i in range(count)]
+        pd.DataFrame(rows).to_parquet(folder / f"{language}.parquet")
+    return folder
+
+
+def test_local_files_give_parallel_splits(tmp_path):
+    path = write_pairs(tmp_path / "data")
+    task = load_task("nli", ["en", "de"], source="local", path=path, sizes=SMALL)
+    assert_sized(task, SMALL)
+    assert_disjoint(task)
+    de, en = task.examples("report", "de"), task.examples("report", "en")
+    assert de["id"].tolist() == en["id"].tolist()
+    assert de["text"].str[3:].tolist() == en["text"].str[3:].tolist()
+    assert de["label"].tolist() == en["label"].tolist() == [int(i) % 3 for i in en["id"]]
+
+
+@needs_pud
+@pytest.mark.parametrize("name", ["upos", "mlm", "parallel"])
+def test_pud_gives_the_same_sentences_in_every_language(name):
+    languages = PUD_LANGUAGES[:2]
+    sizes = {"train": 600, "score": 100, "stop": 100, "report": 200}
+    task = load_task(name, languages, source="local", path=PUD, sizes=sizes)
+    assert_sized(task, sizes)
+    assert_disjoint(task)
+    for split in sizes:
+        ids = task.examples(split, "ar")["id"].tolist()
+        assert all(task.examples(split, language)["id"].tolist() == ids for language in languages)
+
+
+# The store
+
+
+def test_a_task_is_read_once(tmp_path):
+    path = write_pairs(tmp_path / "data")
+    options = {"source": "local", "path": path, "sizes": SMALL}
+    first = load_task("nli", ["de"], **options)
+    again = load_task("nli", ["de"], **options)
+    stored = list((tmp_path / "home" / "artifacts" / "task").glob("[!.]*"))
+    assert len(stored) == 1
+    assert first.identity == again.identity
+    for split in SMALL:
+        pd.testing.assert_frame_equal(first.splits[split], again.splits[split])
+    write_pairs(path, 41)
+    assert load_task("nli", ["de"], **options).identity != first.identity
+
+
+def test_the_identity_is_that_of_the_content(tmp_path):
+    task = load_task("ner", ["qaa"], sizes=SMALL)
+    for split in SMALL:
+        task.examples(split).to_json(tmp_path / f"qaa_{split}.jsonl", orient="records", lines=True)
+    assert load_task("ner", ["qaa"], sizes=SMALL, seed=1).identity != task.identity
+    assert load_task("ner", ["qaa"], sizes=SMALL, difficulty=2).identity != task.identity
+    one = load_task("ner", ["qaa"], sizes={"train": 20}, source="local", path=tmp_path / "qaa_train.jsonl")
+    assert sorted(one.examples("train")["id"]) == sorted(task.examples("train")["id"])
+
+
+def test_words_and_labels_come_back_as_lists():
+    row = load_task("ner", ["qaa"], sizes={"train": 2}).examples("train").iloc[0]
+    assert type(row["tokens"]) is list
+    assert type(row["labels"]) is list
+    json.dumps([row["tokens"], row["labels"]])
+
+
+def test_a_task_cannot_be_changed_by_its_examples():
+    task = load_task("nli", ["qaa"], sizes={"train": 2})
+    rows = task.examples("train")
+    rows["label"] = 9
+    assert (task.examples("train")["label"] < 3).all()
+    with pytest.raises(FrozenInstanceError):
+        task.source = "hub"
+    assert replace(task, source="hub").source == "hub"
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "nil"}, "did you mean 'nli'"),
+        ({"name": "upos"}, "source 'minibabel'.*'upos' is not one of nli"),
+        ({"languages": ["qax"]}, "'qax' is not one of qaa"),
+        ({"languages": "qaa"}, "give a list"),
+        ({"languages": []}, "give a list"),
+        ({"languages": ["qaa", "qaa"]}, "different codes"),
+        ({"source": "minibable"}, "did you mean 'minibabel'"),
+        ({"difficulti": 2}, "did you mean 'difficulty'"),
+        ({"drop_invalid": True}, "'drop_invalid' is not one of"),
+        ({"source": "hub", "reversion": "abc"}, "did you mean 'revision'"),
+        ({"path": "here"}, "source 'local' needs a path"),
+        ({"source": "local"}, "source 'local' needs a path"),
+        ({"sizes": {"test": 5}}, "'test' is not one of train, score, stop, report"),
+        ({"sizes": {"train": 0}}, r"sizes\['train'\]=0"),
+        ({"sizes": {}}, "sizes is empty"),
+    ],
+)
+def test_wrong_arguments_are_named(change, said):
+    arguments = {"name": "nli", "languages": ["qaa"]} | change
+    with pytest.raises(ValueError, match=said):
+        load_task(arguments.pop("name"), arguments.pop("languages"), **arguments)
+
+
+def test_wrong_splits_and_languages_are_named():
+    task = load_task("nli", ["qaa"], sizes={"train": 2})
+    with pytest.raises(ValueError, match="'report' is not one of train"):
+        task.examples("report")
+    with pytest.raises(ValueError, match="'qba' is not one of qaa"):
+        task.examples("train", "qba")

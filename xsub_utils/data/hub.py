@@ -1,0 +1,111 @@
+"""Data sets of the Hugging Face hub as raw rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import pandas as pd
+from tqdm import tqdm
+
+from xsub_utils.data.columns import RawRows
+from xsub_utils.data.sources import PARTS, with_label_names
+
+DOCUMENTS = 2000  # articles of Wikipedia per language, unless a budget is given
+
+
+@dataclass(frozen=True)
+class HubData:
+    """Where a task's data are.
+
+    Args:
+        name: Id on the hub.
+        config: Configuration of a language; `{language}` stands for its code.
+        revision: Branch, tag or commit; None is the newest.
+        folders: Whether configurations are folders rather than names that the data set declares.
+        streaming: Whether rows are fetched one by one, because all of them are too many.
+    """
+
+    name: str
+    config: str = "{language}"
+    revision: str | None = None
+    folders: bool = False
+    streaming: bool = False
+
+
+HUB = {
+    "nli": HubData("facebook/xnli"),
+    "paraphrase": HubData("google-research-datasets/paws-x"),
+    "reviews": HubData("mteb/amazon_reviews_multi"),
+    "ner": HubData("unimelb-nlp/wikiann"),
+    "upos": HubData(
+        "universal-dependencies/universal_dependencies",
+        "{language}_pud",
+        "refs/convert/parquet",  # the main branch is a loading script, which datasets 4 no longer runs
+        folders=True,
+    ),
+    "mlm": HubData("wikimedia/wikipedia", "20231101.{language}", streaming=True),
+    "parallel": HubData("facebook/xnli"),  # its premises
+}
+
+
+def hub_rows(
+    task: str,
+    languages: Sequence[str],
+    *,
+    dataset: str | None = None,
+    config: str | Mapping[str, str] | None = None,
+    revision: str | None = None,
+    budget: int | None = None,
+) -> Iterator[RawRows]:
+    """Raw rows of a task's data set, language by language and part by part.
+
+    Args:
+        task: Name of the task.
+        languages: Codes of the languages.
+        dataset: Another data set with the same columns.
+        config: Another configuration: a pattern such as "{language}_gsd", or one for each language.
+        revision: Branch, tag or commit to pin.
+        budget: Documents to fetch per language where data are streamed, from the oldest article on.
+
+    Raises:
+        ValueError: If the data set has no such configuration.
+        ConnectionError: If the hub or the data set cannot be reached.
+    """
+    where = HUB[task]
+    for language in languages:
+        name = _config(config or where.config, language)
+        chosen = {"data_dir" if where.folders else "name": name, "revision": revision or where.revision}
+        loaded = _load(dataset or where.name, chosen, where.streaming, language)
+        place = f"{dataset or where.name} ({name})"
+        for part, rows in loaded.items():
+            table = _streamed(rows, budget or DOCUMENTS, language) if where.streaming else rows.to_pandas()
+            table = with_label_names(table, rows.features.to_dict() if rows.features else {})
+            yield RawRows(table, language, PARTS.get(part), f"{place}, {part}", "row")
+
+
+def _config(config: str | Mapping[str, str], language: str) -> str:
+    if isinstance(config, str):
+        return config.format(language=language)
+    if language not in config:
+        raise ValueError(f"config names no configuration for language {language!r}; it has {', '.join(config)}")
+    return config[language]
+
+
+def _load(name: str, chosen: Mapping[str, str | None], streaming: bool, language: str) -> Mapping:
+    """Parts of a data set."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, **chosen, streaming=streaming)
+    except ValueError as error:
+        raise ValueError(f"language {language!r}: the hub's {name} has no such configuration. {error}") from error
+    except OSError as error:  # no network, or no such data set
+        raise ConnectionError(
+            f"the hub's {name} cannot be reached ({error}). Without a network, save it as Parquet elsewhere "
+            "and pass source='local' with its path."
+        ) from error
+
+
+def _streamed(rows, documents: int, language: str) -> pd.DataFrame:
+    some = tqdm(islice(rows, documents), f"articles ({language})", documents, delay=5, leave=False)
+    return pd.DataFrame(list(some))
