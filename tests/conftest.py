@@ -1,0 +1,20 @@
+"""One thread, no network: what every test may rely on."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Skip the tests that need the hub unless they are asked for by `-m network`."""
+    if "network" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("network"):
+            item.add_marker(pytest.mark.skip(reason="needs the hub: pytest -m network"))
