@@ -32,9 +32,9 @@ EVENT = Clause("verb1", Noun("animate1", "adjective1"), Noun("animate2"), Noun("
     [
         ("qaa", "adjective1 animate1 not verb1 animate2 in place1"),
         ("qab", "adjective1 animate1 verb1 not animate2 in place1"),
-        ("qac", "adjective1 animate1 animate2 OBJ verb1 not place1 in"),
-        ("qba", "not verb1 animate1 adjective1 animate2 in place1"),
-        ("qbb", "verb1 animate1 adjective1 animate2 in place1 not"),
+        ("qac", "adjective1 animate1 animate2 verb1 not in place1"),
+        ("qba", "verb1 animate1 adjective1 animate2 in place1 not"),
+        ("qbb", "verb1 animate1 adjective1 animate2 OBJ in place1 not"),
         ("qca", "animate1 adjective1 animate2 OBJ verb1 place1 in not"),
     ],
 )
@@ -60,8 +60,9 @@ def test_parallel_tasks_share_ids_and_labels(task):
         assert list(table["id"]) == list(tables[0]["id"])
         if "label" in table:
             assert list(table["label"]) == list(tables[0]["label"])
-        if "labels" in table:
-            assert [sorted(x) for x in table["labels"]] == [sorted(x) for x in tables[0]["labels"]]
+        if "labels" in table:  # case markers add words, but no entities
+            entities = [[sorted(set(tags) - {0}) for tags in part["labels"]] for part in (table, tables[0])]
+            assert entities[0] == entities[1]
 
 
 @pytest.mark.parametrize(("task", "classes"), [("nli", 3), ("paraphrase", 2), ("reviews", 2)])

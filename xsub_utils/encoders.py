@@ -53,7 +53,7 @@ def load_encoder(name: Path | str, kind: str = "mlm", labels: Sequence[str] | No
         config = transformers.AutoConfig.from_pretrained(source)
         auto = _auto_class(config, kind)
         maps = _label_maps(config, kind, labels)
-        with _quiet(), _seeded(seed):
+        with quiet(), _seeded(seed):
             model = auto.from_pretrained(source, dtype=torch.float32, **maps)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except OSError as error:
@@ -155,7 +155,7 @@ def pretrain_encoder(
     with _seeded(settings.seed):
         model = _new_encoder(tokenizer, settings)
         curve = train_masked_lm(model, rows, tokenizer, settings, progress)
-    with _quiet():
+    with quiet():
         model.to(getattr(torch, settings.dtype)).save_pretrained(out)
         tokenizer.save_pretrained(out)
     record = {"settings": asdict(settings), "texts": len(texts), "parameters": model.num_parameters()}
@@ -274,7 +274,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back transformers' loading reports and bars; downloads still show theirs."""
     from transformers.utils import logging
 

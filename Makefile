@@ -1,0 +1,63 @@
+# `make help` lists the verbs. Each first creates .venv, with the tested versions, where it is absent or out of date.
+
+PYTHON ?= python3
+STUDY ?= minibabel
+DATA ?=
+PROFILE ?= default
+NB ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+OTHER := XSUB_HOME=$(CURDIR)/runs/other-processor XSUB_THREADS=2 OMP_NUM_THREADS=2 \
+         ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2
+
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help figures redraw test lab notebooks bench pretrain clean
+
+help:  ## list the verbs
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+figures: $(READY)  ## run a study and draw its figures: STUDY=minibabel DATA=folder PROFILE=default
+	$(BIN)/snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/$(PROFILE) \
+	  --config study=$(STUDY) $(if $(DATA),data=$(DATA))
+
+redraw: $(READY)  ## draw every figure again from the tables beside it
+	$(BIN)/python -m xsub_utils.drawings figures
+
+test: export HF_HUB_OFFLINE := 1
+test: $(READY)  ## check style, code and notebooks, the notebooks also as on another processor
+	@echo "── 1 of 4: style"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@echo "── 2 of 4: the package"
+	$(BIN)/pytest tests -n 2 --dist loadfile
+	@echo "── 3 of 4: the notebooks compute what they show"
+	$(BIN)/pytest --nbval notebooks -n 2 --dist loadfile
+	@echo "── 4 of 4: so they do with other instructions and another number of threads"
+	$(OTHER) $(BIN)/pytest --nbval notebooks
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(READY)  ## run the committed notebooks again and normalise them: NB="one.ipynb two.ipynb", default all
+	$(BIN)/python -m xsub_utils.notebooks run $(NB)
+
+bench: $(READY)  ## measure time and memory beside those of the published procedures
+	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done
+
+pretrain: $(READY)  ## pre-train minibabel-base, the encoder that ships with the package
+	$(BIN)/python -m xsub_utils.stages.shipped
+
+clean:  ## forget every artifact and run; .venv and figures/ stay
+	rm -rf artifacts runs .snakemake
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || { echo "── Creating .venv"; $(PYTHON) -m venv .venv; }
+	@echo "── Installing torch, then all other tested versions, into .venv (about two minutes)"
+	$(BIN)/python -m pip install --progress-bar off -c constraints.txt torch
+	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,475 @@
+"""Fine-tuning: what is learnt, what is kept, and that a killed run ends as if it had not been killed."""
+
+import copy
+import json
+import os
+import signal
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+    XLMRobertaForSequenceClassification,
+)
+
+from xsub_utils import trainer
+from xsub_utils.batches import make_batches
+from xsub_utils.data.columns import TASKS
+from xsub_utils.data.tasks import Task
+from xsub_utils.encoders import train_tokenizer
+from xsub_utils.evaluate import evaluate
+from xsub_utils.finetune import checkpoints, finetune, load_finetuned
+from xsub_utils.settings import PRESETS, Settings, preset
+from xsub_utils.trainer import LengthGrouped, Rows
+
+LANGUAGES = ("qaa", "qba")
+WORDS = ["ani", "beku", "cadi", "dofe", "gilu", "hamo", "jenu", "kilo"]
+SIZES = {"train": 24, "stop": 10}
+SHAPE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 40,
+}
+QUICK = Settings(epochs=3, batch_size=8, lr=0.01)
+
+
+def sequence_row(rng):
+    words = rng.choice(WORDS[:-2], rng.integers(2, 9)).tolist()
+    label = int(rng.integers(2))
+    words[rng.integers(len(words))] = WORDS[-2:][label]
+    return {"text": " ".join(words), "label": label}
+
+
+def token_row(rng):
+    words = rng.choice(WORDS, rng.integers(2, 9)).tolist()
+    return {"tokens": words, "labels": [WORDS.index(word) % 2 for word in words]}
+
+
+def text_row(rng):
+    return {"text": " ".join(rng.choice(WORDS, rng.integers(3, 9)))}
+
+
+def make_task(name, row, sizes=SIZES):
+    rng = np.random.default_rng(0)
+    splits = {
+        split: pd.DataFrame(
+            [{"id": f"{split}-{i}", "language": code, **row(rng)} for code in LANGUAGES for i in range(size)]
+        )
+        for split, size in sizes.items()
+    }
+    return Task(TASKS[name], LANGUAGES, splits, "local", f"made of {sizes}")
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return make_task("reviews", sequence_row)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([" ".join(WORDS)] * 3, 60, max_length=30)
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer, tmp_path_factory):
+    """Folder of a tiny XLM-R as it comes from pre-training."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    XLMRobertaForMaskedLM(XLMRobertaConfig(vocab_size=len(tokenizer), **SHAPE)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(reviews, encoder, tmp_path_factory):
+    """A run that nothing disturbed."""
+    return finetune(reviews, encoder, 3, tmp_path_factory.mktemp("run"), settings=QUICK, progress=False)
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+# What is learnt and kept
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "better"),
+    [
+        ("reviews", sequence_row, lambda first, last: last > 0.9),
+        ("upos", token_row, lambda first, last: last > 0.9),
+        ("mlm", text_row, lambda first, last: last < min(first, 8.5)),  # words are independent: at best 8
+    ],
+)
+def test_every_kind_is_learnt(name, row, better, encoder, tmp_path):
+    task = make_task(name, row, {"train": 120, "stop": 30})
+    folder = finetune(task, encoder, 0, tmp_path, settings=replace(QUICK, epochs=6), progress=False)
+    mean = pd.read_csv(folder / "scores.csv").groupby("epoch")["score"].mean()
+    assert better(mean[1], mean[6]), mean
+    model, tokenizer = load_finetuned(folder)
+    for code in LANGUAGES:
+        score = evaluate(model, make_batches(task.examples("stop", code), tokenizer, task.kind), task.metric)
+        scores = pd.read_csv(folder / "scores.csv").set_index(["epoch", "language"])["score"]
+        assert score == pytest.approx(scores[6, code])
+
+
+def test_a_run_leaves_loadable_epochs_and_its_logs(finished, reviews):
+    assert {path.name for path in finished.iterdir()} == {
+        "epoch-1", "epoch-2", "epoch-3", "finetuning.json", "log.csv", "scores.csv",
+    }  # fmt: skip
+    assert [path.name for path in checkpoints(finished)] == ["epoch-1", "epoch-2", "epoch-3"]
+    for folder in checkpoints(finished):
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        assert model.config.id2label == {0: "negative", 1: "positive"}
+        assert AutoTokenizer.from_pretrained(folder)("ani beku").input_ids
+    log = pd.read_csv(finished / "log.csv")
+    assert list(log) == ["step", "epoch", "loss", "lr"]
+    assert log["step"].tolist() == [6, 10, 12, 18]  # every ten steps and at the end of an epoch
+    assert log["lr"].iloc[-1] < log["lr"].iloc[0] <= QUICK.lr
+    scores = pd.read_csv(finished / "scores.csv")
+    assert list(scores) == ["epoch", "language", "score"]
+    assert scores[["epoch", "language"]].apply(tuple, axis=1).tolist() == [
+        (epoch, code) for epoch in (1, 2, 3) for code in LANGUAGES
+    ]
+
+
+def test_tokenizer_files_are_stored_once(finished):
+    inodes = {path.stat().st_ino for path in finished.glob("epoch-*/tokenizer.json")}
+    assert len(inodes) == 1
+    assert len({path.stat().st_ino for path in finished.glob("epoch-*/model.safetensors")}) == 3
+
+
+def test_load_finetuned_gives_any_epoch(finished):
+    first, last = load_finetuned(finished, 1)[0], load_finetuned(finished)[0]
+    third, _ = load_finetuned(finished, 3)
+    for name, value in last.state_dict().items():
+        assert torch.equal(value, third.state_dict()[name])
+    assert not torch.equal(first.classifier.out_proj.weight, last.classifier.out_proj.weight)
+
+
+def test_training_agrees_with_a_bare_loop(reviews, tokenizer, tmp_path):
+    torch.manual_seed(0)
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = XLMRobertaConfig(vocab_size=len(tokenizer), num_labels=2, **SHAPE, **still)
+    model = XLMRobertaForSequenceClassification(config)
+    settings = Settings(epochs=2, batch_size=8, lr=0.01, warmup=3, weight_decay=0.1)
+    folder = finetune(reviews, (model, tokenizer), 5, tmp_path, settings=settings, progress=False)
+
+    rows = Rows(reviews.splits["train"], tokenizer, "sequence", 128)
+    order = LengthGrouped(rows, 8, 5)
+    undecayed = {name for name, _ in model.named_parameters() if "LayerNorm" in name or name.endswith("bias")}
+    groups = [
+        {
+            "params": [p for name, p in model.named_parameters() if (name in undecayed) == still],
+            "weight_decay": decay,
+        }
+        for still, decay in ((True, 0.0), (False, 0.1))
+    ]
+    optimizer, step = torch.optim.AdamW(groups, lr=0.01), 0
+    for epoch in range(2):
+        order.set_epoch(epoch)
+        indices = list(order)
+        for start in range(0, len(indices), 8):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 * min(step / 3, (12 - step) / (12 - 3))
+            batch = rows.__getitems__(indices[start : start + 8])
+            model(**batch).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+    trained = load_finetuned(folder)[0].state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_given_model_stays_as_it_is(reviews, tokenizer, tmp_path):
+    model = XLMRobertaForSequenceClassification(XLMRobertaConfig(vocab_size=len(tokenizer), **SHAPE))
+    before, config = copy.deepcopy(model.state_dict()), model.config.to_dict()
+    folder = finetune(reviews, (model, tokenizer), 0, tmp_path, settings=replace(QUICK, epochs=1), progress=False)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.config.to_dict() == config
+    assert load_finetuned(folder)[0].config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_one_language_is_trained_and_all_are_scored(reviews, encoder, tmp_path, monkeypatch):
+    seen = []
+    init = Rows.__init__
+    monkeypatch.setattr(
+        Rows, "__init__", lambda self, examples, *rest: seen.append(examples) or init(self, examples, *rest)
+    )
+    folder = finetune(reviews, encoder, 0, tmp_path, languages="qba", settings=replace(QUICK, epochs=1), progress=False)
+    assert set(seen[0]["language"]) == {"qba"} and len(seen[0]) == SIZES["train"]
+    assert pd.read_csv(folder / "scores.csv")["language"].tolist() == list(LANGUAGES)
+
+
+def test_scores_may_be_left_out(reviews, encoder, tmp_path):
+    settings = replace(QUICK, epochs=1, eval_size=0)
+    folder = finetune(reviews, encoder, 0, tmp_path, settings=settings, progress=False)
+    assert pd.read_csv(folder / "scores.csv").empty
+
+
+@pytest.mark.parametrize("metric", ["token_accuracy", "perplexity"])
+def test_patience_ends_training(metric, encoder, tmp_path):
+    task = make_task("mlm", text_row)
+    task = replace(task, spec=replace(task.spec, metric=metric))
+    settings = replace(QUICK, epochs=9, lr=0.0, patience=2)
+    folder = finetune(task, encoder, 0, tmp_path, settings=settings, progress=False)
+    assert len(checkpoints(folder)) == 3  # one best, two no better
+
+
+# Seeds
+
+
+def test_same_seed_same_bytes_and_other_seed_other_weights(finished, reviews, encoder, tmp_path):
+    for seed in (3, 4):
+        finetune(reviews, encoder, seed, tmp_path / str(seed), settings=QUICK, progress=False)
+    assert content(tmp_path / "3") == content(finished)
+    assert weights(tmp_path / "4/epoch-1") != weights(finished / "epoch-1")
+
+
+def test_global_generators_are_left_alone(reviews, encoder, tmp_path):
+    def draw():  # nothing of Python's own generator, from which the type checks under pytest draw
+        return np.random.random(), torch.rand(1).item()
+
+    states = np.random.get_state(), torch.get_rng_state()
+    expected = draw()
+    np.random.set_state(states[0])
+    torch.set_rng_state(states[1])
+    finetune(reviews, encoder, 0, tmp_path, settings=replace(QUICK, epochs=1), progress=False)
+    assert draw() == expected
+
+
+@pytest.mark.parametrize("kind", ["sequence", "mlm"])
+def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(kind, reviews, tokenizer):
+    rows = Rows(reviews.splits["train"], tokenizer, kind, 128)
+    order = LengthGrouped(rows, 7, seed=1)
+    epochs = []
+    for epoch in (0, 1, 0):
+        order.set_epoch(epoch)
+        epochs.append(list(order))
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(48))
+    assert epochs[0] == epochs[2] != epochs[1]
+    assert list(LengthGrouped(rows, 7, seed=2)) != epochs[0]
+
+
+def test_batches_group_examples_of_similar_length(reviews, tokenizer):
+    rows = Rows(reviews.splits["train"], tokenizer, "sequence", 128)
+    batches = np.array(list(LengthGrouped(rows, 8, seed=0))).reshape(-1, 8)
+    bounds = sorted((rows.lengths[batch].min(), rows.lengths[batch].max()) for batch in batches)
+    assert all(longest <= shortest for (_, longest), (shortest, _) in pairwise(bounds))
+    longest = [rows.lengths[batch].max() for batch in batches]
+    assert longest != sorted(longest)
+    assert [rows.__getitems__(batch.tolist())["input_ids"].shape[1] for batch in batches] == longest
+
+
+def test_masking_is_new_in_every_epoch_and_the_same_for_the_same_seed(tokenizer):
+    rows = Rows(make_task("mlm", text_row).splits["train"], tokenizer, "mlm", 128)
+    masked = []
+    for seed in (0, 1, 0):
+        rows.start_epoch(np.random.default_rng(seed))
+        masked.append(copy.deepcopy(rows.tensors))
+    assert torch.equal(masked[0]["labels"], masked[2]["labels"])
+    assert torch.equal(masked[0]["input_ids"], masked[2]["input_ids"])
+    assert not torch.equal(masked[0]["labels"], masked[1]["labels"])
+    padding = rows.tensors["attention_mask"] == 0
+    assert (masked[0]["labels"][padding] == -100).all()
+
+
+# Killed and resumed
+
+
+class Killed(Exception):
+    """Stands in for a kill."""
+
+
+def after(calls, function, fail):
+    """The function, until it has been called so often: then it fails."""
+    count = 0
+
+    def counting(*args):
+        nonlocal count
+        count += 1
+        if count > calls:
+            fail()
+        return function(*args)
+
+    return counting
+
+
+def killed():
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "calls"),
+    [
+        (Rows, "__getitems__", 3),  # in the first epoch: nothing to go on from
+        (Rows, "__getitems__", 10),  # in the second
+        (trainer.Recorder, "publish", 1),  # the checkpoint of the second is there, its folder is not
+        (trainer.Recorder, "publish", 2),  # after the last step
+        (trainer, "_link", 6),  # in the middle of making a folder
+    ],
+)
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    owner, method, calls, finished, reviews, encoder, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, method, after(calls, getattr(owner, method), killed))
+        finetune(reviews, encoder, 3, tmp_path, settings=QUICK, progress=False)
+    assert (tmp_path / "_resume").is_dir()
+    finetune(reviews, encoder, 3, tmp_path, settings=QUICK, progress=False)
+    assert content(tmp_path) == content(finished)
+
+
+def test_a_run_survives_kill_9(encoder, tmp_path):
+    task = make_task("mlm", text_row)
+    whole = finetune(task, encoder, 3, tmp_path / "whole", settings=QUICK, progress=False)
+    child = os.fork()
+    if child == 0:
+        Rows.__getitems__ = after(15, Rows.__getitems__, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        finetune(task, encoder, 3, tmp_path / "again", settings=QUICK, progress=False)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert [path.name for path in checkpoints(tmp_path / "again")] == ["epoch-1", "epoch-2"]
+    finetune(task, encoder, 3, tmp_path / "again", settings=QUICK, progress=False)
+    assert content(tmp_path / "again") == content(whole)
+
+
+def test_a_damaged_checkpoint_is_passed_over(finished, reviews, encoder, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Rows, "__getitems__", after(15, Rows.__getitems__, killed))
+        finetune(reviews, encoder, 3, tmp_path, settings=QUICK, progress=False)
+    state = tmp_path / "_resume/checkpoint-12/trainer_state.json"
+    state.write_text(state.read_text()[:50])
+    finetune(reviews, encoder, 3, tmp_path, settings=QUICK, progress=False)
+    assert content(tmp_path) == content(finished)
+
+
+def test_a_run_out_of_patience_is_not_trained_on(encoder, tmp_path, monkeypatch):
+    task, settings = make_task("mlm", text_row), replace(QUICK, epochs=9, lr=0.0, patience=2)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(trainer.Recorder, "publish", after(2, trainer.Recorder.publish, killed))
+        finetune(task, encoder, 0, tmp_path, settings=settings, progress=False)
+    assert len(checkpoints(finetune(task, encoder, 0, tmp_path, settings=settings, progress=False))) == 3
+
+
+def test_a_complete_run_is_left_as_it_is(finished, reviews, encoder, monkeypatch):
+    monkeypatch.setattr(trainer, "train", killed)
+    before = content(finished)
+    assert finetune(reviews, encoder, 3, finished, settings=QUICK, progress=False) == finished
+    assert content(finished) == before
+
+
+# Output and errors
+
+
+def test_only_the_bar_is_shown(reviews, encoder, tmp_path, capfd):
+    finetune(reviews, encoder, 0, tmp_path / "quiet", settings=replace(QUICK, epochs=1), progress=False)
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    finetune(reviews, encoder, 0, tmp_path / "shown", settings=replace(QUICK, epochs=1))
+    out, err = capfd.readouterr()
+    assert out == "" and "fine-tuning" in err and "shards" not in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"languages": ["qab"]}, r"languages: 'qab' is not one of qaa, qba; did you mean 'qba'"),
+        ({"languages": []}, "languages is empty"),
+        ({"seed": 4}, r"holds another run, with \{'seed': 3\} instead of \{'seed': 4\}"),
+    ],
+)
+def test_bad_arguments(changes, message, finished, reviews, encoder):
+    arguments = {"task": reviews, "encoder": encoder, "seed": 3, "out": finished, "settings": QUICK}
+    with pytest.raises(ValueError, match=message):
+        finetune(**arguments | changes, progress=False)
+
+
+def test_tasks_that_cannot_be_learnt(reviews, encoder, tmp_path):
+    def train(task):
+        finetune(task, encoder, 0, tmp_path, settings=QUICK, progress=False)
+
+    with pytest.raises(ValueError, match="metric 'f1' does not fit kind 'sequence': use accuracy"):
+        train(replace(reviews, spec=replace(reviews.spec, metric="f1")))
+    with pytest.raises(ValueError, match="of kind 'text', which has nothing to learn"):
+        train(replace(reviews, spec=TASKS["parallel"]))
+    none = reviews.splits["train"].query("language == 'qaa'")
+    with pytest.raises(ValueError, match="no training examples in qba"):
+        train(replace(reviews, splits=reviews.splits | {"train": none}))
+
+
+def test_a_given_model_must_have_the_classes_of_the_task(reviews, tokenizer, tmp_path):
+    config = XLMRobertaConfig(vocab_size=len(tokenizer), num_labels=5, **SHAPE)
+    model = XLMRobertaForSequenceClassification(config)
+    with pytest.raises(ValueError, match="has 5 classes, task 'reviews' has 2"):
+        finetune(reviews, (model, tokenizer), 0, tmp_path, progress=False)
+
+
+def test_loading_what_is_not_there(finished, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no epoch-1"):
+        checkpoints(tmp_path)
+    with pytest.raises(ValueError, match=r"epoch=0 does not exist; .* holds epochs 1 to 3"):
+        load_finetuned(finished, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "linar"}, "schedule: 'linar' is not one of .*did you mean 'linear'"),
+        ({"precision": "int8"}, "precision: 'int8'"),
+        ({"epochs": 0}, "epochs=0 has to be at least 1"),
+    ],
+)
+def test_bad_settings(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**changes)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_schedules(schedule, reviews, encoder, tmp_path):
+    settings = replace(QUICK, epochs=2, schedule=schedule, warmup=0)
+    log = pd.read_csv(finetune(reviews, encoder, 0, tmp_path, settings=settings, progress=False) / "log.csv")
+    done = (log["step"] - 1) / 12  # the rate of a step is that before its update
+    expected = 0.01 * (0.5 + 0.5 * np.cos(np.pi * done)) if schedule == "cosine" else 0.01 + 0 * done
+    assert log["lr"].tolist() == pytest.approx(expected.tolist())
+
+
+def test_presets_are_those_of_the_studies():
+    def numbers(study, task):
+        s = preset(study, replace(make_task("reviews", sequence_row), spec=TASKS[task]))
+        return s.epochs, s.batch_size, s.lr, s.weight_decay, s.max_length, s.schedule, s.warmup
+
+    for task in ("nli", "paraphrase", "reviews", "ner"):
+        assert numbers("A", task) == (2, 32, 2e-5, 0.01, 512, "linear", 0)
+    assert numbers("B", "mlm") == (1, 8, 2e-5, 0.01, 512, "linear", 0)
+    assert numbers("C", "mlm") == (1, 16, 5e-5, 0, 512, "linear", 0)
+    assert numbers("C", "ner") == (3, 32, 2e-5, 0, 128, "linear", 0)
+    assert numbers("C", "nli") == (3, 32, 5e-5, 0, 128, "linear", 0)
+    assert numbers("C-mT5", "nli") == (3, 32, 2e-4, 0, 128, "linear", 0)
+    assert numbers("D", "nli")[:3] == (10, 32, 2e-5)
+    assert set(PRESETS["minibabel"]) == {"sequence", "token", "mlm"}
+    with pytest.raises(ValueError, match=r"study 'B' has no settings for task 'nli'; it has some for .*mlm"):
+        numbers("B", "nli")
+    with pytest.raises(ValueError, match="study: 'E' is not one of"):
+        numbers("E", "nli")
+
+
+def test_the_record_says_what_was_done(finished, reviews):
+    record = json.loads((Path(finished) / "finetuning.json").read_text())
+    assert record["task"] == "reviews" and record["seed"] == 3 and record["epochs"] == 3
+    assert record["data"] == reviews.identity and record["settings"]["batch_size"] == 8

@@ -1,0 +1,140 @@
+"""A study of two languages, so small that it means nothing: what the stages promise about their tables."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from xsub_utils import store
+from xsub_utils.stages import finetuning, languages, pruning
+from xsub_utils.study import Study, collect, encoder_identity
+
+PAIR = ("qaa", "qba")
+SMALL = {"train_size": 24, "score_size": 8, "stop_size": 12, "report_size": 16, "epochs": 1}
+HEADS = (4, 12)  # layers and heads of the shipped encoder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XSUB_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def study():
+    return Study(PAIR, **SMALL)
+
+
+def test_joint_scores_and_baselines_have_the_same_columns(study):
+    scores, baselines = finetuning.scores(study, "nli", 0), finetuning.baseline_scores(study, "nli")
+    assert set(scores) == set(baselines)
+    assert list(scores["language"]) == list(PAIR)
+    assert set(baselines["model"]) == {"bag of words", "constant answer"}
+    assert scores["score"].between(0, 1).all()
+
+
+def test_transfer_has_every_ordered_pair_and_its_relatedness(study):
+    table = finetuning.with_relatedness(finetuning.transfer(study, "nli", 0))
+    assert {(a, b) for a in PAIR for b in PAIR} == set(zip(table["source"], table["target"], strict=True))
+    own = table[table["source"] == table["target"]]
+    assert (own["relatedness"] == 1).all() and set(own["family"]) == {"family A", "family B"}
+    assert set(table["family"]) == {"family A", "family B", "unrelated"}
+
+
+def test_learning_curve_has_every_epoch(study):
+    assert sorted(set(finetuning.learning_curve(study, "nli", 0)["epoch"])) == [1]
+
+
+def test_nothing_is_trained_twice(study, monkeypatch):
+    folder = study.model_folder("nli", 0)
+    monkeypatch.setattr("xsub_utils.finetune.finetune", lambda *_, **__: pytest.fail("trained again"))
+    assert Study(list(PAIR), **SMALL).model_folder("nli", 0) == folder
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        study.model_folder("nli", 1)
+
+
+def test_a_mask_seed_draws_from_its_pool(study):
+    drawn = [study.batches("nli", "score", "qaa", seed) for seed in (0, 0, 1)]
+    ids = [torch.cat([batch["labels"] for batch in part]).numel() for part in drawn]
+    assert ids == [SMALL["score_size"]] * 3
+    assert torch.equal(drawn[0][0]["input_ids"], drawn[1][0]["input_ids"])
+    assert not torch.equal(drawn[0][0]["input_ids"], drawn[2][0]["input_ids"])
+
+
+def test_a_stored_search_is_the_search(study):
+    first = pruning.search(study, "nli", 0, "qaa", 0)
+    again = pruning.search(study, "nli", 0, "qaa", 0)
+    assert first.mask.shape == HEADS and first.trajectory[-1].kept == 0
+    assert first.table().equals(again.table())
+    assert torch.equal(first.mask, first.at(pruning.RETAIN).mask)
+    for one, other in zip(first.trajectory, again.trajectory, strict=True):
+        assert torch.equal(one.mask, other.mask)
+    assert again.trajectory[-1].importance.isnan().all()
+
+
+def test_tables_of_the_search(study):
+    heads = pruning.kept_heads(study, "nli", 0, 0)
+    sizes = pruning.sizes(study, "nli", 0, 0)
+    assert len(heads) == len(PAIR) * HEADS[0] * HEADS[1]
+    assert set(heads["layer"]) == {1, 2, 3, 4} and heads["head"].max() == 12
+    share = heads.groupby("language")["kept"].mean()
+    at = sizes[sizes["retain"] == pruning.RETAIN].set_index("language")["kept"]
+    assert share.to_dict() == pytest.approx(at.to_dict())
+    importance = pruning.full_importance(study, "nli", 0, 0)
+    norms = importance.groupby(["language", "layer"])["importance"].agg(lambda x: np.sqrt((x**2).sum()))
+    np.testing.assert_allclose(norms, 1, rtol=1e-5)
+    assert (pruning.trajectories(study, "nli", 0, 0).query("removed == 0")["retention"] == 1).all()
+
+
+def test_cross_evaluation_refers_to_the_own_mask_of_the_column(study):
+    table = pruning.cross_evaluation(study, "nli", 0, 0)
+    own = table[table["control"] == "own"]
+    assert (own["difference"] == 0).all() and (own["mask"] == own["language"]).all()
+    foreign = table[table["control"] == "other"]
+    reference = own.set_index("language")["score"]
+    np.testing.assert_allclose(foreign["difference"], foreign["score"] - foreign["language"].map(reference).to_numpy())
+    sizes = table.pivot(index="language", columns="control", values="kept").drop(columns="other")
+    np.testing.assert_allclose(sizes["random"], sizes["own"])
+    np.testing.assert_allclose(sizes["inverted"], 1 - sizes["own"])
+
+
+def test_merged_masks_grow_and_shrink_as_they_should(study):
+    table = pruning.merged(study, "nli", 0, (0, 1)).pivot(index="language", columns="control", values="kept")
+    assert (table["intersection"] <= table["majority"]).all() and (table["majority"] <= table["union"]).all()
+
+
+def test_collect_goes_over_all_combinations(study):
+    def stage(study, task, seed):
+        return pd.DataFrame({"task": [task], "seed": [seed]})
+
+    assert len(collect(stage, study, ["nli", "ner"], [0, 1, 2])) == 6
+
+
+def test_an_own_encoder_is_pretrained_on_training_texts_once(study, monkeypatch):
+    monkeypatch.setattr("xsub_utils.study.SMALL", {"layers": 1, "heads": 2, "width": 8, "vocab_size": 60, "steps": 2})
+    own = Study(PAIR, encoder="pretrain", **SMALL)
+    folder = own.encoder_folder("ner")
+    assert store.describe(Path(folder))["kind"] == "encoder"
+    assert Study(PAIR, encoder="pretrain", **SMALL).encoder_folder("ner") == folder
+
+
+def test_encoder_identity_follows_its_files(tmp_path):
+    assert encoder_identity("FacebookAI/xlm-roberta-base") == "FacebookAI/xlm-roberta-base"
+    (tmp_path / "config.json").write_text("{}")
+    before = encoder_identity(str(tmp_path))
+    (tmp_path / "config.json").write_text("{ }")
+    assert encoder_identity(str(tmp_path)) != before
+
+
+def test_pretraining_table_ranks_the_models(study):
+    table = languages.pretraining(PAIR, 20).pivot(index="language", columns="model", values="perplexity")
+    assert (table["pre-trained"] < table["word frequencies"]).all()
+
+
+def test_true_distances_are_tidy():
+    table = languages.true_distances(PAIR)
+    assert len(table) == 4 * 4
+    assert (table[table["a"] == table["b"]]["distance"] == 0).all()

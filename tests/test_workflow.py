@@ -1,0 +1,258 @@
+"""The sweep: what it runs, runs again and refuses. On a copy whose notebooks compute nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "workflow" / "config"
+STUDIES = sorted(path.stem for path in CONFIG.glob("*.yaml") if path.stem != "schema")
+TINY = {
+    "notebooks": ["00_minibabel", "01_finetune", "02_prune"],
+    "parameters": {"source": "minibabel", "tasks": ["nli"], "languages": ["qaa"], "seeds": [0, 1]},
+}
+# Executes the cells in its own process, without a kernel: a run takes a tenth of a second.
+EXECUTOR = """
+import json, shutil, sys, yaml
+from pathlib import Path
+
+notebook, out, parameters = Path(sys.argv[2]), sys.argv[3], Path(sys.argv[5])
+defaults, *rest = ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]]
+names = {}
+exec(defaults, names)
+names |= yaml.safe_load(parameters.read_text())
+exec("\\n".join(rest), names)
+shutil.copy(notebook, out)
+"""
+# Notes which run this is; a file `hold` keeps the runs of seed 1 from ending.
+BODY = """
+import os, time
+from pathlib import Path
+
+home = Path(os.environ["XSUB_HOME"])
+run = "{name}/" + ("figures" if figures else "-".join([*tasks, *map(str, seeds)]))
+with open(home / "ran.txt", "a") as ran:
+    print(run, os.getpid(), os.environ["OMP_NUM_THREADS"], file=ran)
+while seeds == [1] and (home / "hold").exists():
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The folder that everything goes to."""
+    monkeypatch.setenv("XSUB_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def repository(tmp_path, home):
+    """A copy of the workflow with stand-ins for the package and the notebooks, and a study `tiny`."""
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    write_study(tmp_path)
+    (tmp_path / "xsub_utils").mkdir()
+    (tmp_path / "xsub_utils" / "notebooks.py").write_text(EXECUTOR)
+    (tmp_path / "notebooks").mkdir()
+    for name in TINY["notebooks"]:
+        write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", BODY.replace("{name}", name))
+    return tmp_path
+
+
+def write_study(repository, **parameters):
+    """The study `tiny`, with other parameters."""
+    study = {**TINY, "parameters": {**TINY["parameters"], **parameters}}
+    (repository / "workflow" / "config" / "tiny.yaml").write_text(yaml.safe_dump(study))
+
+
+def write_notebook(path, body, outputs=()):
+    """A notebook with every parameter that a study may set, and a cell of code."""
+    schema = yaml.safe_load((CONFIG / "schema.yaml").read_text())
+    names = [*schema["definitions"]["parameters"]["properties"], "data", "figures"]
+    told = nbformat.v4.new_code_cell("\n".join(f"{name} = None" for name in names))
+    told.metadata.tags = ["parameters"]
+    cells = [told, nbformat.v4.new_code_cell(body, outputs=list(outputs))]
+    kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), path)
+
+
+def command(*arguments):
+    """What `make figures` calls."""
+    snakemake = Path(sys.executable).with_name("snakemake")
+    files = ["--snakefile", "workflow/Snakefile", "--workflow-profile", "workflow/profiles/default"]
+    return [snakemake, *files, "--cores", "2", *arguments]
+
+
+def sweep(repository, *config, study="tiny", options=(), status=0):
+    """Lines that a sweep prints; its exit status has to be `status`."""
+    done = subprocess.run(
+        command(*options, "--config", f"study={study}", *config),
+        cwd=repository,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == status, done.stdout
+    return done.stdout.splitlines()
+
+
+def runs(home):
+    """The runs since the last call, sorted."""
+    ran = home / "ran.txt"
+    lines = ran.read_text().splitlines() if ran.exists() else []
+    ran.unlink(missing_ok=True)
+    return sorted(line.split()[0] for line in lines)
+
+
+def wait_until(condition):
+    """Looks again and again, for a minute at most."""
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("waited in vain")
+
+
+CELLS = ("figures", "nli-0", "nli-1")
+EVERYTHING = [
+    "00_minibabel/figures",
+    *(f"{notebook}/{cell}" for notebook in ("01_finetune", "02_prune") for cell in CELLS),
+]
+
+
+def test_each_notebook_runs_per_cell_and_once_more_for_its_figures(repository, home):
+    lines = sweep(repository)
+    order = [line.split() for line in (home / "ran.txt").read_text().splitlines()]
+    position = {run: place for place, (run, _, _) in enumerate(order)}
+    assert runs(home) == EVERYTHING
+    assert {threads for _, _, threads in order} == {"1"}
+    for seed in (0, 1):
+        assert position[f"01_finetune/nli-{seed}"] < position[f"02_prune/nli-{seed}"]
+        assert position[f"02_prune/nli-{seed}"] < position["02_prune/figures"]
+
+    receipt = json.loads((home / "runs/tiny/02_prune/nli-1.json").read_text())
+    assert receipt["parameters"] == {**TINY["parameters"], "seeds": [1]}
+    assert {"notebook", "package", "seconds"} < receipt.keys()
+    drawn = json.loads((home / "runs/tiny/02_prune/figures.json").read_text())
+    assert drawn["parameters"] == {**TINY["parameters"], "figures": str(home / "figures" / "tiny")}
+    assert (home / "runs/tiny/02_prune/nli-1.ipynb").exists()
+
+    assert "tiny: 7 notebook runs to do" in lines
+    assert sum(line.startswith("7/7 done   02_prune figures") for line in lines) == 1
+    assert lines[-1] == f"tiny: done; the figures are in {home / 'figures' / 'tiny'}"
+    assert not {"runs", "figures", "artifacts"} & {path.name for path in repository.iterdir()}
+
+
+def test_only_what_changed_is_run_again(repository, home):
+    prune = repository / "notebooks" / "02_prune.ipynb"
+    body = BODY.replace("{name}", "02_prune")
+    sweep(repository)
+    runs(home)
+
+    write_notebook(prune, body, outputs=[nbformat.v4.new_output("stream", text="saved again")])
+    assert "tiny: nothing to do" in sweep(repository)[-1]
+    assert runs(home) == []
+
+    figures = [run for run in EVERYTHING if run.endswith("figures")]
+    write_study(repository, seeds=[0, 1, 2])
+    sweep(repository)
+    assert runs(home) == sorted([*figures, "01_finetune/nli-2", "02_prune/nli-2"])
+
+    write_study(repository)
+    write_notebook(prune, f"{body}\nedited = True")
+    sweep(repository)
+    assert runs(home) == sorted([*figures, "02_prune/nli-0", "02_prune/nli-1"])
+
+    (repository / "xsub_utils" / "module.py").write_text("edited = True")
+    sweep(repository)
+    assert runs(home) == EVERYTHING
+
+
+def test_a_killed_sweep_goes_on_and_leaves_nothing_running(repository, home):
+    ran = home / "ran.txt"
+    (home / "hold").touch()
+    first = subprocess.Popen(
+        command("--config", "study=tiny"),
+        cwd=repository,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: (home / "runs/tiny/02_prune/nli-0.json").exists() and "01_finetune/nli-1" in ran.read_text())
+        assert f"a sweep is running in {home} (process {first.pid})" in sweep(repository, status=1)[-1]
+    finally:
+        first.kill()
+        first.wait()
+    (held,) = [int(line.split()[1]) for line in ran.read_text().splitlines() if "01_finetune/nli-1" in line]
+    wait_until(lambda: not psutil.pid_exists(held))
+    done = {line.split()[0] for line in ran.read_text().splitlines()} - {"01_finetune/nli-1"}
+    runs(home)
+
+    (home / "hold").unlink()
+    sweep(repository)
+    again = runs(home)
+    assert not {"01_finetune/nli-0", "02_prune/nli-0"} & set(again)
+    assert {*again, *done} == set(EVERYTHING)
+
+
+def test_a_failed_notebook_is_kept_and_named_in_the_last_line(repository, home):
+    shutil.copytree(ROOT / "xsub_utils", repository / "xsub_utils", dirs_exist_ok=True)  # kernels and all
+    finetune, study = repository / "notebooks" / "01_finetune.ipynb", "notebooks=[01_finetune]"
+    write_notebook(finetune, "assert seeds != [1], 'a bad seed'")
+    lines = sweep(repository, study, status=1)
+    folder = home / "runs" / "tiny" / "01_finetune"
+    assert lines[-1] == f"1 of 3 runs failed, kept with the traceback: {folder / 'nli-1.ipynb'}"
+    assert any("AssertionError: a bad seed" in line for line in lines)
+    *_, failed = nbformat.read(folder / "nli-1.ipynb", as_version=4).cells
+    assert failed.outputs[-1].ename == "AssertionError"
+    assert [path.name for path in folder.glob("*.json")] == ["nli-0.json"]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_suits_the_notebooks(home, study):
+    content = yaml.safe_load((CONFIG / f"{study}.yaml").read_text())
+    data = [f"data={home}"] if content["parameters"]["source"] == "local" else []
+    lines = sweep(ROOT, *data, study=study, options=["--dry-run"])
+    shown = [line.split()[1:] for line in lines if line.split()[0] == "run"]
+    cells = product(*(content["parameters"][name] for name in ("tasks", "seeds")))
+    split = [notebook for notebook in content["notebooks"] if notebook != "00_minibabel"]
+    expected = [
+        *product(content["notebooks"], ["figures"]),
+        *product(split, [f"{task}-{seed}" for task, seed in cells]),
+    ]
+    assert sorted(map(tuple, shown)) == sorted(expected)
+    assert not (home / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (["study=tinny"], "'tinny' is not one of"),
+        (["dota=x"], "did you mean 'data'?"),
+        (["parameters={langages: [qaa]}"], "did you mean 'languages'?"),
+    ],
+)
+def test_unknown_names_are_refused_in_one_line(repository, home, config, message):
+    lines = sweep(repository, *config, status=1)
+    assert message in lines[-1]
+    assert not any("Traceback" in line or "File" in line for line in lines)
+    assert runs(home) == []
+
+
+@pytest.mark.slow
+def test_smoke_sweep(home):
+    sweep(ROOT, study="smoke")
+    drawn = {path.name for path in (home / "figures" / "smoke").iterdir()}
+    assert {name[:2] for name in drawn} == {"00", "01", "02"}
+    stems = {Path(name).stem for name in drawn}
+    assert drawn == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf", "csv")}
+    assert "nothing to do" in sweep(ROOT, study="smoke")[-1]

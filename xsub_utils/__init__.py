@@ -1,0 +1,37 @@
+"""Language subnetworks in multilingual transformers: find, compare, attribute and retrain through them.
+
+Every public name is loaded from its module when it is first used, so that `import xsub_utils` takes no time.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+
+_NAMES = {
+    "baselines": ["bag_of_words_baseline"],
+    "batches": ["make_batches"],
+    "data": ["Task", "load_task"],
+    "encoders": ["load_encoder", "pretrain_encoder", "random_twin", "train_tokenizer"],
+    "evaluate": ["cross_evaluate", "predictions"],
+    "finetune": ["checkpoints", "load_finetuned"],
+    "gates": ["check_gates", "head_gates", "head_shape", "remove_heads"],
+    "importance": ["attention_entropy", "head_importance"],
+    "kernel": ["setup", "versions"],
+    "masks": ["load_masks", "random_mask", "save_masks", "shuffle_mask"],
+    "prune": ["Subnetwork", "find_subnetwork"],
+    "settings": ["Settings", "preset"],
+    "store": ["get_or_build"],
+}
+_MODULE = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_MODULE)
+__version__ = version("xsub-utils")
+
+
+def __getattr__(name: str):
+    if name not in _MODULE:
+        raise AttributeError(f"module 'xsub_utils' has no attribute '{name}'; it has {', '.join(__all__)}")
+    return getattr(import_module(f"xsub_utils.{_MODULE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

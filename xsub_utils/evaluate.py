@@ -1,0 +1,284 @@
+"""Scores of a model, whole or through a subnetwork, and of every subnetwork on every language."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from xsub_utils.batches import IGNORED
+from xsub_utils.gates import head_gates
+from xsub_utils.names import one_of
+
+Batches = Iterable[Mapping[str, Tensor]]
+METRICS = ("accuracy", "f1", "token_accuracy", "perplexity")
+
+
+def evaluate(model: nn.Module, batches: Batches, metric: str = "accuracy", gates: Tensor | None = None) -> float:
+    """Score of a model on labelled batches.
+
+    Args:
+        model: Anything whose output has `.logits`; for "f1" its `config.id2label` names the BIO tags.
+        batches: Dicts with `labels`; the score does not depend on how examples are divided into batches.
+        metric: "accuracy" (one label per example), "f1" (spans), "token_accuracy" or "perplexity".
+        gates: Head mask or gates, `(layers, heads)`; None leaves the model whole.
+
+    Returns:
+        A share in [0, 1]; for "perplexity" a number of at least 1, lower is better.
+
+    Raises:
+        ValueError: If the metric is unknown, does not fit the labels, or there is nothing to score.
+    """
+    outputs, labels = predictions(model, batches, gates, metric)
+    return score(outputs, labels, metric, label_names(model))
+
+
+def predictions(
+    model: nn.Module, batches: Batches, gates: Tensor | None = None, metric: str = "accuracy"
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Predictions and labels of each batch, as `score` takes them.
+
+    Args:
+        model: As for `evaluate`; left in the mode (training or evaluation) in which it was.
+        batches: Dicts with `labels`.
+        gates: Head mask or gates, `(layers, heads)`.
+        metric: Decides what a prediction is, see `predict`.
+
+    Returns:
+        A list of predictions and a list of labels, one tensor per batch.
+    """
+    outputs, labels = [], []
+    with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates):
+        for batch in batches:
+            gold, logits = forward(model, batch)
+            outputs.append(predict(logits, gold, metric))
+            labels.append(gold)
+    return outputs, labels
+
+
+def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Labels of a batch and the logits for it, on the device of the model."""
+    if "labels" not in batch:
+        raise ValueError(f"batches must hold 'labels' to be scored, got only {sorted(batch)}")
+    device = next(model.parameters()).device
+    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    labels = inputs.pop("labels")  # withheld: the model would spend time on a loss that nobody reads
+    return labels, model(**inputs).logits
+
+
+def predict(logits: Tensor, labels: Int[Tensor, "..."], metric: str) -> Tensor:
+    """Predictions for one batch, in the shape of its labels.
+
+    Args:
+        logits: `(examples, classes)` or `(examples, tokens, classes)`.
+        labels: `(examples,)` or `(examples, tokens)`; -100 where nothing is predicted.
+        metric: One of `METRICS`.
+
+    Returns:
+        The most probable classes; for "perplexity" the negative log likelihood of each label in nats,
+        0 where the label is -100.
+    """
+    if one_of("metric", metric, METRICS) != "perplexity":
+        return logits.argmax(-1)
+    counted = labels != IGNORED
+    nll = torch.zeros(labels.shape, device=labels.device)
+    nll[counted] = nn.functional.cross_entropy(logits[counted].float(), labels[counted], reduction="none")
+    return nll
+
+
+def score(
+    predictions: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    metric: str,
+    label_names: Sequence[str] | None = None,
+) -> float:
+    """Score of predictions, batch by batch from `predict`.
+
+    Args:
+        predictions: One tensor per batch.
+        labels: One tensor per batch, in the same shapes.
+        metric: One of `METRICS`.
+        label_names: BIO tags in the order of the label ids; only "f1" needs them.
+
+    Returns:
+        The score over all batches together, see `evaluate`.
+
+    Raises:
+        ValueError: If the metric is unknown, does not fit the labels, or no label counts.
+    """
+    _check_labels(labels, one_of("metric", metric, METRICS))
+    count = _count(labels)
+    if metric == "f1":
+        return span_f1(predictions, labels, label_names or [])
+    if metric == "perplexity":
+        return perplexity(predictions, labels)
+    return sum(int((guess == gold).sum()) for guess, gold in zip(predictions, labels, strict=True)) / count
+
+
+def perplexity(nll: Sequence[Tensor], labels: Sequence[Tensor]) -> float:
+    """Perplexity over the masked tokens: exp(total negative log likelihood / number of masked tokens).
+
+    Args:
+        nll: Negative log likelihoods in nats, one tensor per batch, 0 where the label is -100.
+        labels: One tensor per batch.
+    """
+    total = sum(float(part.sum(dtype=torch.float64)) for part in nll)
+    return float(np.exp(total / _count(labels)))
+
+
+def span_f1(predictions: Sequence[Tensor], labels: Sequence[Tensor], label_names: Sequence[str]) -> float:
+    """Micro-averaged F1 of labelled spans.
+
+    A span starts at B-X, or at an I-X that follows O, another type or the start of the sentence, and ends
+    before the next token that does not continue it: the scheme of conlleval and seqeval's default.
+
+    Args:
+        predictions: Tag ids `(sentences, tokens)`, one tensor per batch.
+        labels: Tag ids in the same shapes; tokens with -100 are left out on both sides.
+        label_names: "O", "B-X" or "I-X" for each tag id.
+
+    Returns:
+        2 · correct spans / (predicted spans + true spans); 0 if there are no spans at all.
+
+    Raises:
+        ValueError: If the label names are not BIO tags.
+
+    Source: Tjong Kim Sang & De Meulder 2003 (CoNLL-2003 shared task), section 4.
+    """
+    guess, gold = (_spans(tags, labels, label_names) for tags in (predictions, labels))
+    total = len(guess) + len(gold)
+    return 2 * len(guess & gold) / total if total else 0.0
+
+
+def chance_level(labels: Iterable, metric: str) -> float:
+    """Score of the best constant prediction.
+
+    Args:
+        labels: Label ids: a column of examples, of ints or of lists of ints, or the tensors of batches.
+        metric: One of `METRICS`.
+
+    Returns:
+        The share of the most frequent label for accuracies; 0 for "f1" (no span is ever found); for
+        "perplexity" the exponential of the entropy of the labels.
+
+    Raises:
+        ValueError: If the metric is unknown or there is no label.
+    """
+    ids = np.concatenate([np.atleast_1d(part).ravel() for part in labels] or [[]])
+    _, counts = np.unique(ids[ids != IGNORED], return_counts=True)
+    if not len(counts):
+        raise ValueError("labels: there is no label to count")
+    shares = counts / counts.sum()
+    if one_of("metric", metric, METRICS) == "perplexity":
+        return float(np.exp(-(shares * np.log(shares)).sum()))
+    return 0.0 if metric == "f1" else float(shares.max())
+
+
+def cross_evaluate(
+    model: nn.Module,
+    masks: Mapping[str, Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None],
+    batches: Mapping[str, Sequence[Mapping[str, Tensor]]],
+    metric: str = "accuracy",
+) -> pd.DataFrame:
+    """Score of every mask on every language; the model is left as it was.
+
+    Args:
+        model: As for `evaluate`.
+        masks: Name → mask; None stands for the whole model.
+        batches: Language → a list of its batches, which is gone through once per mask.
+        metric: One of `METRICS`.
+
+    Returns:
+        A table with one row per mask and one column per language.
+
+    Source: the mask-by-language matrices of Foroutan et al. 2022, figure 4, here without retraining.
+    """
+    rows = {
+        name: {language: evaluate(model, parts, metric, mask) for language, parts in batches.items()}
+        for name, mask in tqdm(masks.items(), desc="cross-evaluation", delay=5, leave=False)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index="mask", columns="language")
+
+
+def difference_to_own(table: pd.DataFrame) -> pd.DataFrame:
+    """Difference of every score to that of the column's own mask, so that the diagonal is 0.
+
+    Args:
+        table: From `cross_evaluate`, with a row for every column; further rows are controls.
+
+    Raises:
+        KeyError: If a language has no mask of its own.
+    """
+    missing = [language for language in table.columns if language not in table.index]
+    if missing:
+        raise KeyError(f"table: no row for the own mask of {missing}; rows are {list(table.index)}")
+    return table - pd.Series({language: table.at[language, language] for language in table.columns})
+
+
+def label_names(model: nn.Module) -> list[str] | None:
+    """Names of the classes of a model in the order of their ids; None if it keeps none."""
+    names = getattr(getattr(model, "config", None), "id2label", None)
+    return None if names is None else [names[index] for index in sorted(names)]
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """A model without dropout inside the `with` block; every module's mode is restored after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _spans(tags: Sequence[Tensor], labels: Sequence[Tensor], label_names: Sequence[str]) -> set[tuple[int, int, int]]:
+    """(first token, last token, type) of every span, tokens numbered through all sentences."""
+    ids = _tokens(tags, labels, outside=_outside(label_names))
+    kinds = sorted({name[2:] for name in label_names})
+    kind = np.array([kinds.index(name[2:]) if name != "O" else -1 for name in label_names])[ids]
+    begins = np.array([name.startswith("B-") for name in label_names])[ids]
+    new = begins | (kind != np.concatenate([[-1], kind[:-1]]))
+    first = np.flatnonzero(new & (kind >= 0))
+    last = np.flatnonzero(np.concatenate([new[1:], [True]]) & (kind >= 0))
+    return set(zip(first.tolist(), last.tolist(), kind[first].tolist(), strict=True))
+
+
+def _tokens(tags: Sequence[Tensor], labels: Sequence[Tensor], outside: int) -> np.ndarray:
+    """The tags that count, of all sentences in a row, with one O after each so that no span crosses."""
+    rows = [nn.functional.pad(part, (0, 1), value=outside) for part in tags]
+    counted = [nn.functional.pad(part != IGNORED, (0, 1), value=True) for part in labels]
+    return torch.cat([row[keep] for row, keep in zip(rows, counted, strict=True)]).cpu().numpy()
+
+
+def _outside(names: Sequence[str]) -> int:
+    """Id of the tag O, once every name is known to be a BIO tag."""
+    if "O" not in names or any(name != "O" and name[:2] not in ("B-", "I-") for name in names):
+        raise ValueError(
+            f"label_names must be BIO tags (O, B-X, I-X) for the metric 'f1', got {list(names)}; "
+            "a model takes them from config.id2label"
+        )
+    return list(names).index("O")
+
+
+def _check_labels(labels: Sequence[Tensor], metric: str) -> None:
+    """Raise unless the labels are of the form that the metric scores."""
+    if not labels:
+        raise ValueError("batches: there is no batch to score")
+    fitting = METRICS[:1] if labels[0].dim() == 1 else METRICS[1:]
+    if metric not in fitting:
+        shape = tuple(labels[0].shape)
+        raise ValueError(f"metric {metric!r} does not fit labels of shape {shape}: use {' or '.join(fitting)}")
+
+
+def _count(labels: Sequence[Tensor]) -> int:
+    """Number of labels that count."""
+    count = sum(int((part != IGNORED).sum()) for part in labels)
+    if not count:
+        raise ValueError("labels: every label is -100, there is nothing to score")
+    return count

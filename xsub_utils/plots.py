@@ -1,0 +1,140 @@
+"""Every figure of the notebooks: one function of one tidy table, so that a figure redraws from its CSV alone.
+
+`save` writes PNG (for reading), PDF (for papers) and the CSV beside them, all byte-stable; `redraw` makes every
+figure again from the committed CSVs, with no model.
+"""
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+SEQUENTIAL, DIVERGING, QUALITATIVE = "cividis", "vlag", "colorblind"
+METRICS = {
+    "accuracy": "accuracy",
+    "f1": "span F1",
+    "token_accuracy": "tagging accuracy",
+    "perplexity": "perplexity",
+}
+DRAWINGS: dict[str, Callable[[pd.DataFrame], Figure]] = {}
+
+
+def theme() -> None:
+    """Set the look of all figures: seaborn's white grid, colour-blind safe colours, 10 pt."""
+    sns.set_theme("paper", "whitegrid", QUALITATIVE, rc={"figure.dpi": 90, "savefig.dpi": 150})
+    mpl.rcParams.update({"figure.constrained_layout.use": True, "pdf.fonttype": 42, "axes.titlesize": 10})
+
+
+def drawing(slug: str) -> Callable:
+    """Register the function that draws `<notebook>_<slug>` from its table."""
+
+    def register(function: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Figure]:
+        DRAWINGS[slug] = function
+        return function
+
+    return register
+
+
+def draw(name: str, table: pd.DataFrame) -> Figure:
+    """The figure called `name` (such as "02_survival"), drawn from its tidy table.
+
+    Raises:
+        ValueError: If no drawing has that name, or the table is empty.
+    """
+    importlib.import_module("xsub_utils.drawings")  # where they register
+    slug = re.sub(r"^\d+_", "", name)
+    if slug not in DRAWINGS:
+        raise ValueError(f"name={name!r}: no such figure; there are {', '.join(sorted(DRAWINGS))}")
+    if table.empty:
+        raise ValueError(f"table of figure {name!r} is empty: nothing to draw")
+    theme()
+    state = np.random.get_state()
+    np.random.seed(0)  # seaborn jitters points by numpy's global generator
+    try:
+        return DRAWINGS[slug](table)
+    finally:
+        np.random.set_state(state)
+
+
+def save(figure: Figure, name: str, table: pd.DataFrame, folder: str | Path) -> None:
+    """Write `<folder>/<name>.png`, `.pdf` and `.csv`; the same table gives the same bytes.
+
+    Args:
+        figure: What `draw(name, table)` gave.
+        name: Number of the notebook and a slug, such as "02_survival".
+        table: The tidy table that the figure is drawn from.
+        folder: Where to; made if absent. An empty string writes nothing (a cell of a sweep draws no figures).
+    """
+    if not str(folder):
+        return
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+
+
+def show(name: str, table: pd.DataFrame, folder: str | Path = "") -> None:
+    """Draw a figure, save it if a folder is given, and display it in the notebook."""
+    figure = draw(name, table)
+    save(figure, name, table, folder)
+    plt.show()
+
+
+def redraw(root: Path) -> list[str]:
+    """Draw again every figure below `root` from its CSV; returns what was drawn."""
+    drawn = []
+    for csv in tqdm(sorted(root.rglob("[0-9][0-9]_*.csv")), desc="redraw", disable=None):
+        table = pd.read_csv(csv, keep_default_na=False, na_values=["", "nan"])
+        figure = draw(csv.stem, table)
+        save(figure, csv.stem, table, csv.parent)
+        plt.close(figure)
+        drawn.append(str(csv.relative_to(root).with_suffix("")))
+    return drawn
+
+
+# --- helpers -----------------------------------------------------------------------------------------------
+
+
+def in_order(values: pd.Series) -> list:
+    """Distinct values in the order in which they first appear."""
+    return list(dict.fromkeys(values))
+
+
+def square(table: pd.DataFrame, index: str, columns: str, values: str) -> pd.DataFrame:
+    """Mean of `values` in a matrix, rows and columns in the order of the table."""
+    matrix = table.pivot_table(index=index, columns=columns, values=values, aggfunc="mean", sort=False)
+    return matrix.reindex(index=in_order(table[index]), columns=in_order(table[columns]))
+
+
+def heat(matrix: pd.DataFrame, ax: Axes, label: str, **kwargs) -> Axes:
+    """A matrix of numbers as colours and as two-digit text, with a labelled colour bar."""
+    options = {
+        "cmap": SEQUENTIAL,
+        "annot": matrix.size <= 150,
+        "fmt": ".2f",
+        "annot_kws": {"size": 7},
+        "square": True,
+        "linewidths": 0.4,
+        "cbar_kws": {"label": label, "shrink": 0.8},
+    }
+    return sns.heatmap(matrix, ax=ax, **(options | kwargs))
+
+
+def panels(keys: list, columns: int = 4, width: float = 3.0, height: float = 2.8, **kwargs):
+    """A grid of axes, one for each key, the rest hidden: yields the figure and pairs (key, axes)."""
+    columns = min(columns, len(keys))
+    rows = -(-len(keys) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **kwargs)
+    for ax in axes.flat[len(keys) :]:
+        ax.set_visible(False)
+    return figure, list(zip(keys, axes.flat, strict=False))

@@ -1,0 +1,1 @@
+"""The tables of the notebooks: one module a notebook, each function a tidy table out of a `Study`."""

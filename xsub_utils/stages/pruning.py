@@ -1,0 +1,197 @@
+"""Notebook 02: a subnetwork for each language, how far it goes, and what it is compared with."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from xsub_utils import batches, evaluate, gates, importance, masks, prune, store
+from xsub_utils.study import Study, load_model, long, stored_table
+
+RETAIN = 0.95  # share of the full model's score that a subnetwork keeps
+THRESHOLDS = (0.90, 0.95, 0.98)
+MERGES = {"union": masks.union, "intersection": masks.intersection, "majority": masks.majority}
+_CODE = (batches, evaluate, gates, importance, masks, prune)
+
+
+def search(study: Study, task: str, seed: int, language: str, mask_seed: int) -> prune.Subnetwork:
+    """The search for the subnetwork of one language, followed down to no heads at all.
+
+    Args:
+        study: Gives data and model.
+        task: The task.
+        seed: Fine-tuning seed of the model.
+        language: Whose data decide importance and threshold.
+        mask_seed: Draws those data from their pools.
+    """
+    folder, data = study.model_folder(task, seed), study.task(task)
+    key = {
+        "model": folder.name,
+        "task": data.identity,
+        "language": language,
+        "mask_seed": mask_seed,
+        "sizes": [study.score_size, study.stop_size],
+    }
+
+    def build(out: Path) -> None:
+        score, stop = (study.batches(task, split, language, mask_seed) for split in ("score", "stop"))
+        model = load_model(folder)
+        found = prune.find_subnetwork(model, score, stop, metric=data.metric, full_trajectory=True)
+        _save(out, found)
+
+    return _load(store.get_or_build("search", key, build, code=_CODE))
+
+
+def subnetworks(study: Study, task: str, seed: int, mask_seed: int, retain: float = RETAIN) -> dict[str, Tensor]:
+    """Language -> its mask at a threshold."""
+    found = {language: search(study, task, seed, language, mask_seed) for language in study.languages}
+    return {language: one.at(retain).mask for language, one in found.items()}
+
+
+def full_importance(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:
+    """Head importance of the full model: task, seed, mask_seed, language, layer, head, importance."""
+    parts = {
+        language: long(search(study, task, seed, language, mask_seed).trajectory[0].importance, "importance")
+        for language in study.languages
+    }
+    return _joined(parts, task, seed, mask_seed)
+
+
+def trajectories(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:
+    """Score against sparsity: task, seed, mask_seed, language, step, kept, removed, score, retention."""
+    parts = {language: search(study, task, seed, language, mask_seed).table() for language in study.languages}
+    return _joined(parts, task, seed, mask_seed).rename(columns={"share_removed": "removed"})
+
+
+def kept_heads(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:
+    """Which heads the masks keep: task, seed, mask_seed, language, layer, head, kept (0 or 1)."""
+    found = subnetworks(study, task, seed, mask_seed)
+    return _joined({language: long(mask.int(), "kept") for language, mask in found.items()}, task, seed, mask_seed)
+
+
+def sizes(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:
+    """Share of the heads kept at each threshold: task, seed, mask_seed, language, retain, kept."""
+    rows = [
+        (task, seed, mask_seed, language, retain, _share(mask))
+        for retain in THRESHOLDS
+        for language, mask in subnetworks(study, task, seed, mask_seed, retain).items()
+    ]
+    return pd.DataFrame(rows, columns=["task", "seed", "mask_seed", "language", "retain", "kept"])
+
+
+def cross_evaluation(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:
+    """Every mask on every language's report split, and controls made from the language's own mask.
+
+    Returns:
+        task, seed, mask_seed, mask (whose it is), control ("own", "other", or what was done to the own mask),
+        language, kept (share of the heads), score, retention (score over the full model's), difference (to the
+        score of the language's own mask).
+    """
+    own = subnetworks(study, task, seed, mask_seed)
+    folder, data = study.model_folder(task, seed), study.task(task)
+
+    def compute() -> pd.DataFrame:
+        report = {language: study.batches(task, "report", language) for language in study.languages}
+        tried = {language: _controls(mask, mask_seed) for language, mask in own.items()}
+        return _evaluated(load_model(folder), own, tried, report, data.metric)
+
+    key = {
+        "model": folder.name,
+        "task": data.identity,
+        "masks": {language: mask.int().tolist() for language, mask in own.items()},
+        "seed": mask_seed,
+    }
+    table = stored_table("cross-evaluation", key, compute, (*_CODE,))
+    return table.assign(task=task, seed=seed, mask_seed=mask_seed)
+
+
+def merged(study: Study, task: str, seed: int, mask_seeds: Sequence[int]) -> pd.DataFrame:
+    """Masks of several mask seeds merged to one per language, on its report split; columns as above."""
+    found = [subnetworks(study, task, seed, mask_seed) for mask_seed in mask_seeds]
+    folder, data = study.model_folder(task, seed), study.task(task)
+    tried = {
+        language: {name: merge([one[language] for one in found]) for name, merge in MERGES.items()}
+        for language in study.languages
+    }
+
+    def compute() -> pd.DataFrame:
+        report = {language: study.batches(task, "report", language) for language in study.languages}
+        return _evaluated(load_model(folder), {}, tried, report, data.metric)
+
+    key = {
+        "model": folder.name,
+        "task": data.identity,
+        "masks": {x: {c: m.int().tolist() for c, m in masks_.items()} for x, masks_ in tried.items()},
+    }
+    table = stored_table("merged", key, compute, _CODE)
+    return table.assign(task=task, seed=seed, mask_seed=-1)
+
+
+def _evaluated(
+    model,
+    own: Mapping[str, Tensor],
+    tried: Mapping[str, Mapping[str, Tensor]],
+    report: Mapping[str, list],
+    metric: str,
+) -> pd.DataFrame:
+    """Masks of all languages on all languages, and each language's own controls on itself."""
+    rows = []
+    for language, parts in report.items():
+        cases = [(name, "own" if name == language else "other", mask) for name, mask in own.items()]
+        cases += [(language, control, mask) for control, mask in tried[language].items()]
+        full = evaluate.evaluate(model, parts, metric)
+        for name, control, mask in cases:
+            score = evaluate.evaluate(model, parts, metric, mask)
+            rows.append((name, control, language, _share(mask), score, _retention(score, full, metric)))
+    table = pd.DataFrame(rows, columns=["mask", "control", "language", "kept", "score", "retention"])
+    reference = table[table["control"] == "own"].set_index("language")["score"]
+    return table.assign(difference=table["score"] - table["language"].map(reference))
+
+
+def _controls(mask: Tensor, seed: int) -> dict[str, Tensor]:
+    return {
+        "random": masks.random_mask(mask, seed),
+        "shuffled within": masks.shuffle_mask(mask, "within", seed),
+        "shuffled layers": masks.shuffle_mask(mask, "layers", seed),
+        "inverted": masks.invert(mask),
+    }
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.float().mean())
+
+
+def _retention(score: float, full: float, metric: str) -> float:
+    return full / score if metric == "perplexity" else score / full
+
+
+def _joined(parts: Mapping[str, pd.DataFrame], task: str, seed: int, mask_seed: int) -> pd.DataFrame:
+    tables = [table.assign(language=language) for language, table in parts.items()]
+    return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed, mask_seed=mask_seed)
+
+
+def _save(out: Path, found: prune.Subnetwork) -> None:
+    steps = found.trajectory
+    unknown = torch.full_like(steps[0].importance, torch.nan)  # the last mask of a search needs no importance
+    importances = [unknown if step.importance is None else step.importance for step in steps]
+    np.savez(
+        out / "trajectory.npz",
+        masks=torch.stack([step.mask for step in steps]).numpy(),
+        scores=np.array([step.score for step in steps]),
+        importance=torch.stack(importances).numpy(),
+    )
+    store.write_json(out / "search.json", {"metric": found.metric})
+
+
+def _load(folder: Path) -> prune.Subnetwork:
+    arrays = np.load(folder / "trajectory.npz", allow_pickle=False)
+    metric = json.loads((folder / "search.json").read_text("utf-8"))["metric"]
+    steps = [
+        prune.Step(torch.from_numpy(mask), float(score), torch.from_numpy(importance))
+        for mask, score, importance in zip(*arrays.values(), strict=True)
+    ]
+    return prune.Subnetwork(steps[-1].mask, None, steps, steps[0].score, metric).at(RETAIN)

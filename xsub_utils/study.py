@@ -1,0 +1,177 @@
+"""A study: the plain parameters that decide everything, and the data, encoder and models that follow from them.
+
+Whatever takes time is asked of the artifact store and built there when it is missing, so that any notebook can
+be opened first. The tables of each notebook are made from a `Study` by the functions in `stages`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from xsub_utils import batches, encoders, finetune, pretraining, settings, store
+from xsub_utils.data import Task, load_task
+from xsub_utils.files import sha256
+
+EVALUATION_BATCH = 100  # examples
+SMALL = {"layers": 4, "heads": 12, "width": 96, "intermediate": 192, "vocab_size": 4000, "steps": 1500, "lr": 2e-3}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Parameters of one study.
+
+    Args:
+        languages: Codes of the languages; a model is fine-tuned on all of them together.
+        source: "minibabel", "hub" or "local".
+        data: Folder or file of local data; "" otherwise.
+        encoder: "minibabel-base", a hub id, a local folder, or "pretrain": a small encoder is pre-trained on
+            the training texts of the study.
+        preset: Settings of fine-tuning, a key of `settings.PRESETS`.
+        epochs: Passes over the training data; 0 leaves the preset's.
+        train_size, report_size: Examples per language to train on, and to report scores on.
+        score_size, stop_size: Examples per language that one subnetwork search takes its importance and its
+            stopping scores from. Each mask seed draws them from a pool.
+        pool: Size of those pools as a multiple of what one search takes.
+        difficulty: MiniBabel's dial; other sources have none.
+    """
+
+    languages: Sequence[str]
+    source: str = "minibabel"
+    data: str = ""
+    encoder: str = "minibabel-base"
+    preset: str = "minibabel"
+    epochs: int = 0
+    train_size: int = 1000
+    score_size: int = 100
+    stop_size: int = 200
+    report_size: int = 300
+    pool: float = 3.0
+    difficulty: int = 1
+
+    def __post_init__(self):
+        object.__setattr__(self, "languages", tuple(self.languages))  # a notebook gives a list
+
+    def task(self, name: str) -> Task:
+        """The task in all languages of the study, with its four disjoint splits."""
+        return _task(self, name)
+
+    def batches(self, name: str, split: str, language: str, mask_seed: int | None = None) -> list[dict]:
+        """Batches of one language and split; a mask seed draws a sample of the pools "score" and "stop"."""
+        return _batches(self, name, split, language, mask_seed)
+
+    def encoder_folder(self, name: str) -> str:
+        """What `load_encoder` is given; the study's own encoder is pre-trained first if that is asked for."""
+        return str(_pretrained(self, name)) if self.encoder == "pretrain" else self.encoder
+
+    def model_folder(self, name: str, seed: int, languages: Sequence[str] | None = None) -> Path:
+        """Folder of the model fine-tuned on a task, with one checkpoint per epoch.
+
+        Args:
+            name: The task.
+            seed: Fine-tuning seed: initial head and order of the data.
+            languages: Languages to train on; by default all of the study, jointly.
+        """
+        task, encoder = self.task(name), self.encoder_folder(name)
+        chosen = settings.preset(self.preset, task)
+        chosen = replace(chosen, epochs=self.epochs) if self.epochs else chosen
+        key = {
+            "task": task.identity,
+            "encoder": encoder_identity(encoder),
+            "seed": seed,
+            "languages": list(languages or self.languages),
+            "settings": asdict(chosen),
+        }
+
+        def build(out: Path) -> None:
+            finetune.finetune(task, encoder, seed, out, languages=key["languages"], settings=chosen)
+
+        return store.get_or_build("model", key, build, code=(batches, encoders, finetune), resume=True)
+
+    def model(self, name: str, seed: int, languages: Sequence[str] | None = None) -> nn.Module:
+        """The fine-tuned model after its last epoch."""
+        return load_model(self.model_folder(name, seed, languages))
+
+
+def collect(stage: Callable[..., pd.DataFrame], study: Study, *values: Iterable) -> pd.DataFrame:
+    """One tidy table of a stage for every combination: `collect(scores, study, tasks, seeds)`."""
+    return pd.concat([stage(study, *one) for one in product(*values)], ignore_index=True)
+
+
+def stored_table(kind: str, key: dict, compute: Callable[[], pd.DataFrame], code: Sequence[ModuleType]) -> pd.DataFrame:
+    """A tidy table out of the store, computed if it is absent."""
+
+    def build(folder: Path) -> None:
+        compute().to_parquet(folder / "table.parquet", index=False)
+
+    return pd.read_parquet(store.get_or_build(kind, key, build, code=code) / "table.parquet")
+
+
+@lru_cache(maxsize=4)
+def load_model(folder: Path) -> nn.Module:
+    """The model in a folder of `finetune`; the last few stay in memory."""
+    return finetune.load_finetuned(folder)[0]
+
+
+def encoder_identity(encoder: str) -> str:
+    """Digest of the files of a local or shipped encoder; the id itself for one of the hub."""
+    folder = encoders.locate(encoder)
+    if not isinstance(folder, Path):
+        return folder
+    return store.digest({path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()})
+
+
+def long(matrix: Tensor, value: str) -> pd.DataFrame:
+    """A (layers, heads) matrix as rows layer, head, value; layers and heads count from 1."""
+    layers, heads = matrix.shape
+    index = pd.MultiIndex.from_product([range(1, layers + 1), range(1, heads + 1)], names=["layer", "head"])
+    return pd.Series(matrix.flatten().numpy(), index, name=value).reset_index()
+
+
+@lru_cache(maxsize=32)
+def _task(study: Study, name: str) -> Task:
+    sizes = {
+        "train": study.train_size,
+        "score": int(study.score_size * study.pool),
+        "stop": int(study.stop_size * study.pool),
+        "report": study.report_size,
+    }
+    options = {"difficulty": study.difficulty} if study.source == "minibabel" else {}
+    return load_task(name, study.languages, source=study.source, sizes=sizes, path=study.data or None, **options)
+
+
+@lru_cache(maxsize=512)
+def _batches(study: Study, name: str, split: str, language: str, mask_seed: int | None) -> list[dict]:
+    task = study.task(name)
+    examples = task.examples(split, language)
+    if mask_seed is not None:
+        size = {"score": study.score_size, "stop": study.stop_size}[split]
+        chosen = np.random.default_rng([mask_seed, len(split)]).choice(len(examples), size, replace=False)
+        examples = examples.iloc[np.sort(chosen)]  # the same meanings in every language
+    tokenizer = _tokenizer(study.encoder_folder(name))
+    return batches.make_batches(examples, tokenizer, task.kind, batch_size=EVALUATION_BATCH)
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(encoder: str):
+    return encoders.load_encoder(encoder, "text")[1]
+
+
+@lru_cache(maxsize=8)
+def _pretrained(study: Study, name: str) -> Path:
+    """A small encoder pre-trained on the training texts of the study; held-out text stays unseen."""
+    task = study.task(name)
+    examples = task.examples("train")
+    texts = [" ".join(words) for words in examples["tokens"]] if task.kind == "token" else list(examples["text"])
+
+    def build(out: Path) -> None:
+        encoders.pretrain_encoder(texts, out, **SMALL)
+
+    key = {"texts": store.digest(texts), "settings": SMALL}
+    return store.get_or_build("encoder", key, build, code=(encoders, pretraining, batches))
