@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from xsub_utils.plots import DIVERGING, METRICS, SEQUENTIAL, drawing, heat, in_order, panels, redraw, square
 
-INTERVAL = {"errorbar": ("ci", 95), "n_boot": 1000, "seed": 0}
+INTERVAL = {"errorbar": ("ci", 95), "n_boot": 300, "seed": 0}
 CONTROLS = {  # name in tables -> label in figures
     "own": "own subnetwork",
     "other": "another language's",

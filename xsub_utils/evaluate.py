@@ -16,6 +16,12 @@ from xsub_utils.names import one_of
 
 Batches = Iterable[Mapping[str, Tensor]]
 METRICS = ("accuracy", "f1", "token_accuracy", "perplexity")
+_FIRST_TOKEN_READERS = {
+    "BertPooler",
+    "ElectraClassificationHead",
+    "RobertaClassificationHead",
+    "XLMRobertaClassificationHead",
+}
 
 
 def evaluate(model: nn.Module, batches: Batches, metric: str = "accuracy", gates: Tensor | None = None) -> float:
@@ -67,7 +73,28 @@ def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
     device = next(model.parameters()).device
     inputs = {name: tensor.to(device) for name, tensor in batch.items()}
     labels = inputs.pop("labels")  # withheld: the model would spend time on a loss that nobody reads
-    return labels, model(**inputs).logits
+    with _first_token_only(model):
+        return labels, model(**inputs).logits
+
+
+@contextmanager
+def _first_token_only(model: nn.Module) -> Iterator[None]:
+    """Spares a classifier that reads the first token alone the last layer's work on the others."""
+    if _reads_first_token_only(model):
+        output = model.base_model.encoder.layer[-1].attention.output
+        with output.register_forward_pre_hook(lambda _, inputs: tuple(part[:, :1] for part in inputs)):
+            yield
+    else:
+        yield
+
+
+def _reads_first_token_only(model: nn.Module) -> bool:
+    """Whether this is one of transformers' own classifiers of that kind, its head not exchanged."""
+    kind = type(model)
+    if not (kind.__module__.startswith("transformers.") and kind.__name__.endswith("ForSequenceClassification")):
+        return False
+    readers = getattr(model.base_model, "pooler", None), getattr(model, "classifier", None)
+    return any(type(reader).__name__ in _FIRST_TOKEN_READERS for reader in readers)
 
 
 def predict(logits: Tensor, labels: Int[Tensor, "..."], metric: str) -> Tensor:

@@ -21,12 +21,6 @@ _AGGREGATES = {
 }
 
 # What reads the first token alone, so that most of what the last layer does to the others is in vain.
-_FIRST_TOKEN_READERS = {
-    "BertPooler",
-    "ElectraClassificationHead",
-    "RobertaClassificationHead",
-    "XLMRobertaClassificationHead",
-}
 
 
 def head_importance(
@@ -155,7 +149,7 @@ def _batch_gradients(
 ) -> tuple[Float[Tensor, "_ layers heads"], Tensor, Tensor]:
     """Gradients in the gates, predictions and labels of one batch."""
     gates = start.repeat(len(batch["input_ids"]), 1, 1) if per == "example" else start.clone()
-    with head_gates(model, gates.requires_grad_()), _first_token_only(model):
+    with head_gates(model, gates.requires_grad_()):
         labels, logits = forward(model, batch)
     losses = predict(logits, labels, "perplexity")
     (gradients,) = torch.autograd.grad(_loss(losses, labels, per), gates)
@@ -196,26 +190,6 @@ def _frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def _first_token_only(model: nn.Module) -> Iterator[None]:
-    """Spares a classifier that reads the first token alone the last layer's work on the others."""
-    if _reads_first_token_only(model):
-        output = model.base_model.encoder.layer[-1].attention.output
-        with output.register_forward_pre_hook(lambda _, inputs: tuple(part[:, :1] for part in inputs)):
-            yield
-    else:
-        yield
-
-
-def _reads_first_token_only(model: nn.Module) -> bool:
-    """Whether this is one of transformers' own classifiers of that kind, its head not exchanged."""
-    kind = type(model)
-    if not (kind.__module__.startswith("transformers.") and kind.__name__.endswith("ForSequenceClassification")):
-        return False
-    readers = getattr(model.base_model, "pooler", None), getattr(model, "classifier", None)
-    return any(type(reader).__name__ in _FIRST_TOKEN_READERS for reader in readers)
 
 
 @contextmanager

@@ -30,7 +30,8 @@ class Study:
     Args:
         languages: Codes of the languages; a model is fine-tuned on all of them together.
         source: "minibabel", "hub" or "local".
-        data: Folder or file of local data; "" otherwise.
+        data: Folder or file of local data, "" otherwise; a folder in it that is named like a task has the
+            data of that task.
         encoder: "minibabel-base", a hub id, a local folder, or "pretrain": a small encoder is pre-trained on
             the training texts of the study.
         preset: Settings of fine-tuning, a key of `settings.PRESETS`.
@@ -48,10 +49,10 @@ class Study:
     encoder: str = "minibabel-base"
     preset: str = "minibabel"
     epochs: int = 0
-    train_size: int = 1000
-    score_size: int = 100
-    stop_size: int = 200
-    report_size: int = 300
+    train_size: int = 700
+    score_size: int = 64
+    stop_size: int = 160
+    report_size: int = 240
     pool: float = 3.0
     difficulty: int = 1
 
@@ -143,7 +144,8 @@ def _task(study: Study, name: str) -> Task:
         "report": study.report_size,
     }
     options = {"difficulty": study.difficulty} if study.source == "minibabel" else {}
-    return load_task(name, study.languages, source=study.source, sizes=sizes, path=study.data or None, **options)
+    path = Path(study.data, name) if Path(study.data, name).is_dir() else study.data or None
+    return load_task(name, study.languages, source=study.source, sizes=sizes, path=path, **options)
 
 
 @lru_cache(maxsize=512)

@@ -60,7 +60,7 @@ def draw_splits(
 def _distinct(rows: pd.DataFrame, inputs: list[str]) -> pd.DataFrame:
     """Rows without the ids of which some text, in any language, stands under another id already."""
     order = rows["part"].map({part: i for i, part in enumerate(KEPT_FIRST)})
-    rows = rows.iloc[order.argsort(kind="stable")]
+    rows = rows.iloc[order.to_numpy().argsort(kind="stable")]
     owner: dict[tuple, str] = {}
     texts = zip(*(rows[column].map(_hashable) for column in inputs), strict=True)
     lost = {name for text, name in zip(texts, rows["id"], strict=True) if owner.setdefault(text, name) != name}

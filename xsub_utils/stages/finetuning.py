@@ -60,8 +60,8 @@ def baseline_scores(study: Study, task: str) -> pd.DataFrame:
 
 
 def with_relatedness(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of `transfer` with the true relatedness of source and target, and their families."""
-    related = 1 - truth.distances("overall")
+    """The table of `transfer` with the true relatedness (share of words in common) and the families of each pair."""
+    related = 1 - truth.distances("lexical")
     root = {code: truth.ancestors(code, truth.by_code())[-1] for code in related}
     pairs = list(zip(table["source"], table["target"], strict=True))
     family = [f"family {root[a]}" if root[a] == root[b] else "unrelated" for a, b in pairs]

@@ -11,7 +11,7 @@ from xsub_utils.data import languages as truth
 from xsub_utils.data import minibabel
 from xsub_utils.study import encoder_identity, stored_table
 
-KINDS = ("tree", "lexical", "syntactic", "overall")
+KINDS = truth.DISTANCES
 UNSEEN = 10**6  # number of the first text that no pre-training has seen
 
 
