@@ -14,7 +14,7 @@ from xsub_utils.notebooks import execute
 ROOT = Path(__file__).parents[1]
 PUD = Path(os.environ.get("XSUB_UD", ROOT.parent / "shared" / "data" / "ud-pud"))
 TRANSLATED = {"en": "qaa", "de": "qab"}  # the words are invented, the columns are those of the hub
-PARTS = {"train": range(60), "validation": range(60, 90), "test": range(90, 120)}
+PARTS = {"train": range(100), "validation": range(100, 200), "test": range(200, 300)}
 TINY = {"train_size": 16, "score_size": 8, "stop_size": 12, "report_size": 16, "pool": 1.5, "epochs": 1}
 
 

@@ -437,6 +437,36 @@ def test_any_build_sweeps_what_killed_ones_left_but_not_what_runs(ask, home):
 # Command line
 
 
+def test_an_interrupted_build_that_can_resume_goes_on_from_there(home, capsys):
+    seen = []
+
+    def half(folder):
+        (folder / "first.txt").write_text("1")
+        raise KeyboardInterrupt
+
+    def rest(folder):
+        seen.extend(sorted(path.name for path in folder.iterdir()))
+        (folder / "second.txt").write_text("2")
+
+    with pytest.raises(KeyboardInterrupt):
+        get_or_build("model", KEY, half, resume=True)
+    assert not any(home.glob("artifacts/model/[!.]*")), "what is half done has no place among the artifacts"
+    folder = get_or_build("model", KEY, rest, resume=True)
+    assert seen == ["first.txt"] and not verify(folder)
+    assert {path.name for path in folder.iterdir()} == {"first.txt", "second.txt", "manifest.json"}
+    assert "going on with model" in capsys.readouterr().err
+
+
+def test_a_failed_build_that_could_resume_leaves_nothing(home):
+    def fail(folder):
+        (folder / "first.txt").write_text("1")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        get_or_build("model", KEY, fail, resume=True)
+    assert not any(home.glob("artifacts/model/.*.resume"))
+
+
 def test_command_line_lists_and_verifies(ask, capsys):
     assert store.main([]) == 0
     assert "no artifacts in" in capsys.readouterr().out

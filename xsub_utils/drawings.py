@@ -23,7 +23,8 @@ CONTROLS = {  # name in tables -> label in figures
     "shuffled within": "shuffled within layers",
     "shuffled layers": "shuffled over layers",
     "random": "random, same size",
-    "inverted": "inverted",
+    "inverted": "what it leaves out",
+    "constant": "constant answer",
 }
 
 
@@ -50,7 +51,7 @@ def family(table: pd.DataFrame) -> Figure:
             ax.plot([-0.25, 0], [height[node]] * 2, color=".3", lw=1.4)
             ax.text(-0.3, height[node], node, ha="right", va="center", weight="bold")
     settings = [c for c in table.columns if c not in ("node", "parent", "leaf")]
-    at = deepest + 0.12 + np.array([0, *np.cumsum([0.7, 0.75, 0.75, 0.95, 1.0, 1.1])])[: len(settings) + 1]
+    at = deepest + 0.12 + np.array([0, *np.cumsum([0.85, 0.75, 0.75, 0.95, 1.0, 1.1])])[: len(settings) + 1]
     for x, title in zip(at, ["language", *settings], strict=True):
         ax.text(x, len(leaves) + 0.75, title, va="center", weight="bold", size=8)
     for row in leaves.to_dict("records"):
@@ -80,7 +81,7 @@ def pretraining(table: pd.DataFrame) -> Figure:
     """What pre-training learned: model, language, perplexity of masked words (log scale)."""
     figure, ax = plt.subplots(figsize=(6, 2.8))
     sns.barplot(table, x="language", y="perplexity", hue="model", ax=ax, errorbar=None)
-    ax.set(yscale="log", ylabel="perplexity of masked words", xlabel="language")
+    ax.set(yscale="log", ylim=(1, None), ylabel="perplexity of masked words", xlabel="language")
     sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title=None, frameon=False)
     return figure
 

@@ -127,7 +127,7 @@ def heat(matrix: pd.DataFrame, ax: Axes, label: str, **kwargs) -> Axes:
         "linewidths": 0.4,
         "cbar_kws": {"label": label, "shrink": 0.8},
     }
-    return sns.heatmap(matrix, ax=ax, **(options | kwargs))
+    return sns.heatmap(matrix.round(6) + 0.0, ax=ax, **(options | kwargs))  # + 0.0: no "-0.00"
 
 
 def panels(keys: list, columns: int = 4, width: float = 3.0, height: float = 2.8, **kwargs):

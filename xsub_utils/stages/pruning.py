@@ -87,9 +87,9 @@ def cross_evaluation(study: Study, task: str, seed: int, mask_seed: int) -> pd.D
     """Every mask on every language's report split, and controls made from the language's own mask.
 
     Returns:
-        task, seed, mask_seed, mask (whose it is), control ("own", "other", or what was done to the own mask),
-        language, kept (share of the heads), score, retention (score over the full model's), difference (to the
-        score of the language's own mask).
+        task, seed, mask_seed, mask (whose it is), control ("own", "other", what was done to the own mask, or
+        "constant", the best answer without a model), language, kept (share of the heads), score, retention
+        (score over the full model's), difference (to the score of the language's own mask).
     """
     own = subnetworks(study, task, seed, mask_seed)
     folder, data = study.model_folder(task, seed), study.task(task)
@@ -120,7 +120,8 @@ def merged(study: Study, task: str, seed: int, mask_seeds: Sequence[int]) -> pd.
 
     def compute() -> pd.DataFrame:
         report = {language: study.batches(task, "report", language) for language in study.languages}
-        return _evaluated(load_model(folder), {}, tried, report, data.metric)
+        table = _evaluated(load_model(folder), {}, tried, report, data.metric)
+        return table[table["control"] != "constant"]  # it depends on no mask, and stands in the other table
 
     key = {
         "model": folder.name,
@@ -147,6 +148,8 @@ def _evaluated(
         for name, control, mask in cases:
             score = evaluate.evaluate(model, parts, metric, mask)
             rows.append((name, control, language, _share(mask), score, _retention(score, full, metric)))
+        constant = evaluate.chance_level([batch["labels"] for batch in parts], metric)
+        rows.append((language, "constant", language, 0.0, constant, _retention(constant, full, metric)))
     table = pd.DataFrame(rows, columns=["mask", "control", "language", "kept", "score", "retention"])
     reference = table[table["control"] == "own"].set_index("language")["score"]
     return table.assign(difference=table["score"] - table["language"].map(reference))
@@ -166,6 +169,8 @@ def _share(mask: Tensor) -> float:
 
 
 def _retention(score: float, full: float, metric: str) -> float:
+    if not full:  # a model that finds nothing retains nothing
+        return float("nan")
     return full / score if metric == "perplexity" else score / full
 
 
