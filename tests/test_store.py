@@ -457,14 +457,16 @@ def test_an_interrupted_build_that_can_resume_goes_on_from_there(home, capsys):
     assert "going on with model" in capsys.readouterr().err
 
 
-def test_a_failed_build_that_could_resume_leaves_nothing(home):
-    def fail(folder):
+def test_killed_between_manifest_and_rename_it_still_goes_on(home, monkeypatch):
+    def build(folder):
         (folder / "first.txt").write_text("1")
-        raise RuntimeError("no")
 
-    with pytest.raises(RuntimeError):
-        get_or_build("model", KEY, fail, resume=True)
-    assert not any(home.glob("artifacts/model/.*.resume"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            get_or_build("model", KEY, build, resume=True)
+    assert next(home.glob("artifacts/model/.*.resume/manifest.json"))
+    assert not verify(get_or_build("model", KEY, build, resume=True))
 
 
 def test_command_line_lists_and_verifies(ask, capsys):

@@ -1,5 +1,6 @@
 """A study of two languages, so small that it means nothing: what the stages promise about their tables."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,50 @@ def test_nothing_is_trained_twice(study, monkeypatch):
         study.model_folder("nli", 1)
 
 
-def test_a_mask_seed_draws_from_its_pool(study):
-    drawn = [study.batches("nli", "score", "qaa", seed) for seed in (0, 0, 1)]
-    ids = [torch.cat([batch["labels"] for batch in part]).numel() for part in drawn]
-    assert ids == [SMALL["score_size"]] * 3
-    assert torch.equal(drawn[0][0]["input_ids"], drawn[1][0]["input_ids"])
-    assert not torch.equal(drawn[0][0]["input_ids"], drawn[2][0]["input_ids"])
+def test_mask_seeds_take_different_examples_and_languages_the_same(study):
+    def rows(language, seed):
+        return {
+            tuple(row[row > 2].tolist())
+            for b in study.batches("ner", "score", language, seed)
+            for row in b["input_ids"]
+        }
+
+    drawn = [rows("qaa", seed) for seed in range(study.pool)]
+    assert [len(one) for one in drawn] == [SMALL["score_size"]] * study.pool
+    assert len(set.union(*drawn)) == SMALL["score_size"] * study.pool
+    assert drawn[0] == rows("qaa", 0)
+    with pytest.raises(ValueError, match="raise pool to 4"):
+        rows("qaa", 3)
+
+
+def test_code_that_a_stage_imports_decides_its_artifacts(study):
+    code = store.describe(study.model_folder("nli", 0))["code"]
+    assert code.keys() >= {
+        f"xsub_utils.{name}" for name in ("study", "trainer", "batches", "encoders", "data.minibabel")
+    }
+    assert "xsub_utils.stages.pruning" not in code and "xsub_utils.plots" not in code
+
+
+def test_kinship_by_hand():
+    names = ["qaa", "qab", "qac", "qba"]
+    close = {frozenset(p): c for p, c in zip(combinations(names, 2), [0.9, 0.6, 0.3, 0.5, 0.2, 0.1], strict=True)}
+    rows = [
+        (
+            task,
+            a,
+            b,
+            1.0 if a == b else sign * close[frozenset((a, b))] ** 2,
+            1.0 if a == b else close[frozenset((a, b))],
+        )
+        for task, sign in (("nli", 1), ("ner", -1))
+        for a in names
+        for b in names
+    ]
+    table = pd.DataFrame(rows, columns=["task", "source", "target", "score", "relatedness"])
+    found = finetuning.kinship(table).set_index("task")
+    assert found.loc["nli", "rho"] == pytest.approx(1) and found.loc["ner", "rho"] == pytest.approx(-1)
+    assert found.loc["nli", "p"] == pytest.approx(1 / 24), "no relabelling of four different languages does as well"
+    assert found.loc["ner", "p"] == 1
 
 
 def test_a_stored_search_is_the_search(study):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import FrozenInstanceError, replace
+from itertools import combinations
 
 import pandas as pd
 import pytest
@@ -22,16 +23,19 @@ def home(tmp_path, monkeypatch):
 
 
 def texts(rows, spec):
-    return {tuple(map(str, row)) for row in rows[list(spec.inputs)].itertuples(index=False)}
+    """Every text of the rows; of a pair, each half by itself."""
+    return {str(text) for column in spec.inputs for text in rows[column]}
 
 
 def assert_disjoint(task):
     """No id and no text, in any language, stands in two splits."""
-    for i, one in enumerate(task.splits):
-        for other in list(task.splits)[i + 1 :]:
-            a, b = task.splits[one], task.splits[other]
-            assert not set(a["id"]) & set(b["id"])
-            assert not texts(a, task.spec) & texts(b, task.spec)
+    for one, other in combinations(task.splits.values(), 2):
+        assert_apart(one, other, task.spec)
+
+
+def assert_apart(a, b, spec):
+    assert not set(a["id"]) & set(b["id"])
+    assert not texts(a, spec) & texts(b, spec)
 
 
 def assert_sized(task, sizes):
@@ -170,6 +174,89 @@ def test_too_few_rows_are_counted_per_language():
     rows = rows_of({"de": ["1", "2", "3"], "en": ["1", "2"], "fr": []})
     with pytest.raises(ValueError, match=r"train 2 \+ report 1 = 3 of each language.*there are: en 2, fr 0\."):
         draw_splits(rows, ["de", "en", "fr"], {"train": 2, "report": 1}, 0, ["text"])
+
+
+# Texts that several rows share
+
+
+def pairs_of(premises, part=None, languages=("de", "en")):
+    """Three hypotheses a premise, in order, as in XNLI; no text of a language stands in the other."""
+    start = f"{part}-" if part else ""
+    rows = [
+        (f"{start}{i}", language, part, f"{language} {start}p{i // 3}", f"{language} {start}h{i}", i % 3)
+        for i in range(3 * premises)
+        for language in languages
+    ]
+    return pd.DataFrame(rows, columns=["id", "language", "part", "text", "text_pair", "label"])
+
+
+def draw_pairs(rows, sizes, seed=0):
+    """Splits of pairs, checked: as large as asked, the same ids in all languages, no text in two of them."""
+    languages = sorted(set(rows["language"]))
+    drawn = draw_splits(rows, languages, sizes, seed, TASKS["nli"].inputs)
+    for split, size in sizes.items():
+        ids = drawn[split].groupby("language")["id"].agg(list)
+        assert [len(ids[language]) for language in languages] == [size] * len(languages)
+        assert all(ids[language] == ids[languages[0]] for language in languages)
+    for one, other in combinations(drawn.values(), 2):
+        assert_apart(one, other, TASKS["nli"])
+    return drawn
+
+
+@pytest.mark.parametrize("parts", [[None], ["train", "validation", "test"], ["train"], ["validation", "test"]])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_premise_stands_in_one_split_with_all_its_hypotheses(parts, seed):
+    rows = pd.concat([pairs_of(30, part) for part in parts])
+    draw_pairs(rows, {"train": 31, "score": 10, "stop": 10, "report": 20}, seed)
+
+
+def test_groups_are_drawn_the_same_whatever_the_order_of_rows():
+    rows = pairs_of(20)
+    first, again = draw_pairs(rows, SMALL), draw_pairs(rows.sample(frac=1, random_state=1), SMALL)
+    for split in SMALL:
+        pd.testing.assert_frame_equal(first[split], again[split])
+    assert set(first["report"]["id"]) != set(draw_pairs(rows, SMALL, seed=1)["report"]["id"])
+
+
+def test_what_is_too_much_for_a_split_is_in_none():
+    rows = pairs_of(2)
+    drawn = draw_pairs(rows, {"train": 2, "report": 2})
+    assert {split: set(rows["text"].str[4:]) for split, rows in drawn.items()} in (
+        {"train": {"0"}, "report": {"1"}},
+        {"train": {"1"}, "report": {"0"}},
+    )
+    with pytest.raises(ValueError, match=r"de 6, en 6\. Rows that share a text must stay together: up to 3 ids"):
+        draw_pairs(rows, {"train": 4, "report": 2})
+
+
+@pytest.mark.parametrize(
+    ("language", "column", "text"),
+    [("de", "text_pair", "de h0"), ("en", "text", "en p0"), ("en", "text_pair", "de p0"), ("de", "text", "en h0")],
+)
+def test_texts_link_over_languages_and_over_both_halves(language, column, text):
+    rows = pairs_of(2)
+    rows.loc[(rows["id"] == "3") & (rows["language"] == language), column] = text
+    with pytest.raises(ValueError, match="up to 6 ids"):
+        draw_pairs(rows, {"train": 1, "report": 1})
+
+
+def test_a_large_group_goes_where_most_of_it_fits():
+    rows = pairs_of(40)
+    rows.loc[rows["id"].astype(int) % 6 == 0, "text_pair"] = "Yes."  # links half of the premises
+    for seed in range(5):
+        drawn = draw_pairs(rows, {"score": 10, "train": 60, "report": 10}, seed)
+        assert "Yes." in set(drawn["train"]["text_pair"])
+
+
+def test_half_a_pair_of_the_test_part_is_not_trained_on():
+    rows = pd.concat([pairs_of(5, "train"), pairs_of(3, "validation"), pairs_of(2, "test")], ignore_index=True)
+    rows.loc[(rows["id"] == "train-4") & (rows["language"] == "en"), "text"] = "en test-h0"
+    rows.loc[rows["id"] == "train-7", "text_pair"] = "de validation-h1"
+    rows.loc[rows["id"].isin(["train-9", "validation-2"]), "text_pair"] = "en validation-h2"
+    rows.loc[rows["id"] == "validation-2", "text"] = "de test-p1"  # lost to the test part, so train-9 is not
+    drawn = draw_pairs(rows, {"train": 13, "stop": 8, "report": 6})
+    assert set(drawn["train"]["id"]) == {f"train-{i}" for i in range(15)} - {"train-4", "train-7"}
+    assert set(drawn["stop"]["id"]) == {f"validation-{i}" for i in range(9)} - {"validation-2"}
 
 
 # Local files

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from xsub_utils.plots import DIVERGING, METRICS, SEQUENTIAL, drawing, heat, in_order, panels, redraw, square
 
-INTERVAL = {"errorbar": ("ci", 95), "n_boot": 300, "seed": 0}
+RANGE = {"errorbar": ("pi", 100)}  # lines: from the lowest to the highest of all seeds
+SPREAD = {"errorbar": "sd"}  # points: ± one standard deviation over all seeds
 CONTROLS = {  # name in tables -> label in figures
     "own": "own subnetwork",
     "other": "another language's",
@@ -145,7 +146,7 @@ def kinship(table: pd.DataFrame) -> Figure:
 
 @drawing("learning")
 def learning(table: pd.DataFrame) -> Figure:
-    """Learning curves: task, metric, seed, language, epoch, score; bands are 95 % intervals over seeds."""
+    """Learning curves: task, metric, seed, language, epoch, score; bands from the lowest to the highest seed."""
     figure, axes = panels(in_order(table["task"]), columns=4, width=2.5, height=2.6, sharey=True)
     for task, ax in axes:
         rows = table[table["task"] == task]
@@ -158,7 +159,7 @@ def learning(table: pd.DataFrame) -> Figure:
             legend=ax is axes[0][1],
             marker="o",
             ms=4,
-            **INTERVAL,
+            **RANGE,
         )
         ax.set(title=task, xlabel="epoch", ylabel="score")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -205,7 +206,7 @@ def survival(table: pd.DataFrame) -> Figure:
 
 @drawing("layers")
 def layers(table: pd.DataFrame) -> Figure:
-    """Heads kept per layer: task, language, seed, mask_seed, layer, kept; 95 % intervals over seeds."""
+    """Heads kept per layer: task, language, seed, mask_seed, layer, kept; bands over all seeds."""
     figure, axes = panels(in_order(table["task"]), columns=4, width=2.5, height=2.6, sharey=True)
     for task, ax in axes:
         rows = table[table["task"] == task]
@@ -218,7 +219,7 @@ def layers(table: pd.DataFrame) -> Figure:
             legend=ax is axes[0][1],
             marker="o",
             ms=4,
-            **INTERVAL,
+            **RANGE,
         )
         ax.set(title=task, xlabel="layer", ylabel="heads kept")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -232,7 +233,7 @@ def retention(table: pd.DataFrame) -> Figure:
     figure, axes = panels(in_order(table["task"]), columns=4, width=2.5, height=2.6, sharey=True)
     for task, ax in axes:
         rows = table[table["task"] == task]
-        sns.lineplot(rows, x="removed", y="retention", hue="language", ax=ax, legend=ax is axes[0][1], **INTERVAL)
+        sns.lineplot(rows, x="removed", y="retention", hue="language", ax=ax, legend=ax is axes[0][1], **RANGE)
         for threshold in (0.90, 0.95, 0.98):
             ax.axhline(threshold, color=".5", lw=0.7, ls=":")
         ax.set(title=task, xlabel="share of heads removed", ylabel="score / full model's", ylim=(0, 1.1))
@@ -256,7 +257,7 @@ def sizes(table: pd.DataFrame) -> Figure:
             ls="",
             ms=4,
             legend=ax is axes[0][1],
-            **INTERVAL,
+            **SPREAD,
         )
         ax.set(title=task, xlabel="retention asked for", ylabel="share of heads kept", ylim=(0, 1.02))
     figure.legend(*_take_legend(axes[0][1]), loc="outside upper center", ncols=8, frameon=False)
@@ -285,7 +286,7 @@ def controls(table: pd.DataFrame) -> Figure:
     for task, ax in axes:
         rows = table[table["task"] == task]
         sns.stripplot(rows, y="control", x="retention", order=order, ax=ax, size=2, alpha=0.35, color=".6", zorder=1)
-        sns.pointplot(rows, y="control", x="retention", order=order, ax=ax, ls="", ms=5, zorder=3, **INTERVAL)
+        sns.pointplot(rows, y="control", x="retention", order=order, ax=ax, ls="", ms=5, zorder=3, **SPREAD)
         ax.axvline(1, color=".4", lw=0.8)
         ax.set(title=task, xlabel="score / full model's", ylabel="", xlim=(0, 1.2))
     return figure

@@ -16,15 +16,12 @@ from xsub_utils.names import one_of
 
 Batches = Iterable[Mapping[str, Tensor]]
 METRICS = ("accuracy", "f1", "token_accuracy", "perplexity")
-_FIRST_TOKEN_READERS = {
-    "BertPooler",
-    "ElectraClassificationHead",
-    "RobertaClassificationHead",
-    "XLMRobertaClassificationHead",
-}
+_CLS_READERS = {"BertPooler", "ElectraClassificationHead", "RobertaClassificationHead", "XLMRobertaClassificationHead"}
 
 
-def evaluate(model: nn.Module, batches: Batches, metric: str = "accuracy", gates: Tensor | None = None) -> float:
+def evaluate(
+    model: nn.Module, batches: Batches, metric: str = "accuracy", gates: Tensor | None = None, part: str = "encoder"
+) -> float:
     """Score of a model on labelled batches.
 
     Args:
@@ -32,6 +29,7 @@ def evaluate(model: nn.Module, batches: Batches, metric: str = "accuracy", gates
         batches: Dicts with `labels`; the score does not depend on how examples are divided into batches.
         metric: "accuracy" (one label per example), "f1" (spans), "token_accuracy" or "perplexity".
         gates: Head mask or gates, `(layers, heads)`; None leaves the model whole.
+        part: Whose heads these are: "encoder", "decoder" or "cross", as in `gates.head_shape`.
 
     Returns:
         A share in [0, 1]; for "perplexity" a number of at least 1, lower is better.
@@ -39,26 +37,25 @@ def evaluate(model: nn.Module, batches: Batches, metric: str = "accuracy", gates
     Raises:
         ValueError: If the metric is unknown, does not fit the labels, or there is nothing to score.
     """
-    outputs, labels = predictions(model, batches, gates, metric)
+    outputs, labels = predictions(model, batches, gates, metric, part)
     return score(outputs, labels, metric, label_names(model))
 
 
 def predictions(
-    model: nn.Module, batches: Batches, gates: Tensor | None = None, metric: str = "accuracy"
+    model: nn.Module, batches: Batches, gates: Tensor | None = None, metric: str = "accuracy", part: str = "encoder"
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Predictions and labels of each batch, as `score` takes them.
 
     Args:
         model: As for `evaluate`; left in the mode (training or evaluation) in which it was.
-        batches: Dicts with `labels`.
-        gates: Head mask or gates, `(layers, heads)`.
+        batches, gates, part: As for `evaluate`.
         metric: Decides what a prediction is, see `predict`.
 
     Returns:
         A list of predictions and a list of labels, one tensor per batch.
     """
     outputs, labels = [], []
-    with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates):
+    with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates, part):
         for batch in batches:
             gold, logits = forward(model, batch)
             outputs.append(predict(logits, gold, metric))
@@ -70,11 +67,23 @@ def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
     """Labels of a batch and the logits for it, on the device of the model."""
     if "labels" not in batch:
         raise ValueError(f"batches must hold 'labels' to be scored, got only {sorted(batch)}")
-    device = next(model.parameters()).device
-    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-    labels = inputs.pop("labels")  # withheld: the model would spend time on a loss that nobody reads
+    labels, inputs = split_labels(model, batch)
     with _first_token_only(model):
         return labels, model(**inputs).logits
+
+
+def split_labels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Labels of a batch, if any, and the inputs without them, which spares the model a loss that nobody reads.
+
+    The decoder of a model that generates text reads them nonetheless, one token later.
+    """
+    device = next(model.parameters()).device
+    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    labels = inputs.pop("labels", None)
+    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shift and labels is not None and not inputs.keys() & {"decoder_input_ids", "decoder_inputs_embeds"}:
+        inputs["decoder_input_ids"] = shift(labels)
+    return labels, inputs
 
 
 @contextmanager
@@ -94,7 +103,7 @@ def _reads_first_token_only(model: nn.Module) -> bool:
     if not (kind.__module__.startswith("transformers.") and kind.__name__.endswith("ForSequenceClassification")):
         return False
     readers = getattr(model.base_model, "pooler", None), getattr(model, "classifier", None)
-    return any(type(reader).__name__ in _FIRST_TOKEN_READERS for reader in readers)
+    return any(type(reader).__name__ in _CLS_READERS for reader in readers)
 
 
 def predict(logits: Tensor, labels: Int[Tensor, "..."], metric: str) -> Tensor:
@@ -106,8 +115,7 @@ def predict(logits: Tensor, labels: Int[Tensor, "..."], metric: str) -> Tensor:
         metric: One of `METRICS`.
 
     Returns:
-        The most probable classes; for "perplexity" the negative log likelihood of each label in nats,
-        0 where the label is -100.
+        The most probable classes; for "perplexity" the negative log likelihoods of the labels in nats, 0 for -100.
     """
     if one_of("metric", metric, METRICS) != "perplexity":
         return logits.argmax(-1)
@@ -210,11 +218,12 @@ def cross_evaluate(
     masks: Mapping[str, Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None],
     batches: Mapping[str, Sequence[Mapping[str, Tensor]]],
     metric: str = "accuracy",
+    part: str = "encoder",
 ) -> pd.DataFrame:
     """Score of every mask on every language; the model is left as it was.
 
     Args:
-        model: As for `evaluate`.
+        model, part: As for `evaluate`.
         masks: Name → mask; None stands for the whole model.
         batches: Language → a list of its batches, which is gone through once per mask.
         metric: One of `METRICS`.
@@ -225,7 +234,7 @@ def cross_evaluate(
     Source: the mask-by-language matrices of Foroutan et al. 2022, figure 4, here without retraining.
     """
     rows = {
-        name: {language: evaluate(model, parts, metric, mask) for language, parts in batches.items()}
+        name: {language: evaluate(model, data, metric, mask, part) for language, data in batches.items()}
         for name, mask in tqdm(masks.items(), desc="cross-evaluation", delay=5, leave=False)
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index="mask", columns="language")

@@ -6,12 +6,16 @@ import hashlib
 import inspect
 import json
 import math
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+PACKAGE = __name__.partition(".")[0]
+ROOT = Path(__file__).parents[1]
 
 
 def digest(value: Any) -> str:
@@ -49,10 +53,11 @@ def plain(value: Any, name: str = "value") -> Any:
     )
 
 
-def code_digests(build: Callable, modules: Sequence[ModuleType]) -> dict[str, str]:
+def code_digests(build: Callable, modules: Sequence[ModuleType] = ()) -> dict[str, str]:
     """Digest of the code of every module that takes part in a build, by the module's name.
 
-    Comments, docstrings and layout do not count.
+    Those are the module of `build`, further ones, and all of this package that these import, at the top or
+    inside functions, directly or not. Comments, docstrings and layout do not count.
 
     Args:
         build: Function (or partial of one) whose module takes part. One from a notebook or a script stands
@@ -65,28 +70,54 @@ def code_digests(build: Callable, modules: Sequence[ModuleType]) -> dict[str, st
     function = inspect.unwrap(build.func if isinstance(build, functools.partial) else build)
     owner = inspect.getmodule(function)
     if owner is None or (owner.__name__ == "__main__" and owner.__spec__ is None):
-        return {"__main__": _without_prose(_function_source(function)), **_as_loaded(modules)}
-    return _as_loaded([owner, *modules])
+        return {"__main__": _without_prose(_function_source(function)), **_with_imports(modules)}
+    return _with_imports([owner, *modules])
 
 
-_LOADED: dict[str, tuple[ModuleSpec | None, str]] = {}
-
-
-def _as_loaded(modules: Sequence[ModuleType]) -> dict[str, str]:
-    """Digests of modules as they were loaded.
-
-    A file that is edited while a notebook runs does not change the code in memory; so the digest is taken
-    once, and again only after a reload, which gives a module another `__spec__`.
-    """
-    digests = {}
-    for module in modules:
-        source = _module_source(module)
-        spec = module.__spec__
-        name = spec.name if spec else module.__name__  # under `python -m` only the spec knows the name
-        if name not in _LOADED or _LOADED[name][0] is not spec:
-            _LOADED[name] = (spec, _without_prose(source.read_text(encoding="utf-8")))
-        digests[name] = _LOADED[name][1]
+def _with_imports(modules: Sequence[ModuleType]) -> dict[str, str]:
+    # Under `python -m` only the spec knows the name.
+    queue = [
+        (module.__spec__.name if module.__spec__ else module.__name__, _module_source(module)) for module in modules
+    ]
+    digests: dict[str, str] = {}
+    while queue:
+        name, path = queue.pop()
+        if name not in digests:
+            digests[name], imported = _as_loaded(name, path)
+            queue += imported
     return digests
+
+
+_LOADED: dict[str, tuple[ModuleSpec | None, str, list[tuple[str, Path]]]] = {}
+
+
+def _as_loaded(name: str, path: Path) -> tuple[str, list[tuple[str, Path]]]:
+    """Digest of a module as it was loaded, and the modules of this package that it imports.
+
+    A file that is edited while a notebook runs does not change the code in memory; so the file is read once,
+    and again only after a reload, which gives a module another `__spec__`.
+    """
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    if name not in _LOADED or _LOADED[name][0] is not spec:
+        source = path.read_text(encoding="utf-8")
+        _LOADED[name] = (spec, _without_prose(source), _imports(source) if name.startswith(PACKAGE) else [])
+    return _LOADED[name][1:]
+
+
+def _imports(source: str) -> list[tuple[str, Path]]:
+    """Names and files of the modules of this package that a source imports; they need not be loaded yet."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    candidates = [(name, ROOT.joinpath(*name.split(".")).with_suffix(".py")) for name in sorted(names)]
+    return [(name, path) for name, path in candidates if name.startswith(f"{PACKAGE}.") and path.is_file()]
+
+
+def _name(module: ModuleType) -> str:
+    return module.__spec__.name if module.__spec__ else module.__name__  # only the spec knows it under `python -m`
 
 
 def _module_source(module: ModuleType) -> Path:

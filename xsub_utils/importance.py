@@ -20,8 +20,6 @@ _AGGREGATES = {
     "cumulative": lambda gradients: gradients.cumsum(0).abs().sum(0),
 }
 
-# What reads the first token alone, so that most of what the last layer does to the others is in vain.
-
 
 def head_importance(
     model: nn.Module,
@@ -29,6 +27,7 @@ def head_importance(
     gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
     per: str = "example",
     norm: str | None = "layer",
+    part: str = "encoder",
 ) -> Float[Tensor, "layers heads"]:
     """Sensitivity of the loss to each attention head.
 
@@ -43,6 +42,7 @@ def head_importance(
             in which the examples of a batch cancel; "cumulative", the sum of |running sum of these
             gradients|, the result of never resetting them, in which early batches count most.
         norm: "layer" divides every layer by its L2 norm; None does not.
+        part: Whose heads: "encoder", "decoder" or "cross", as in `gates.head_shape`.
 
     Returns:
         Float64 on the CPU, at least 0; with `norm=None` in nats.
@@ -54,7 +54,8 @@ def head_importance(
     Source: Michel et al. 2019, section 4.1; the norm from Molchanov et al. 2017, section 2.2.
     """
     check_options(per, norm)
-    return aggregate([gradients for gradients, _, _ in gate_gradients(model, batches, gates, per)], per, norm)
+    passes = gate_gradients(model, batches, gates, per, part=part)
+    return aggregate([gradients for gradients, _, _ in passes], per, norm)
 
 
 def gate_gradients(
@@ -63,11 +64,12 @@ def gate_gradients(
     gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
     per: str = "example",
     metric: str = "perplexity",
+    part: str = "encoder",
 ) -> list[tuple[Float[Tensor, "_ layers heads"], Tensor, Tensor]]:
     """Gradients of the loss in the gates, with the predictions and labels of the same pass.
 
     Args:
-        model, batches, gates, per: As for `head_importance`.
+        model, batches, gates, per, part: As for `head_importance`.
         metric: Decides what a prediction is, as in `evaluate.predictions`.
 
     Returns:
@@ -80,13 +82,13 @@ def gate_gradients(
     weight = next(model.parameters())
     # Gates in the precision of the model, but never in half: it is in them that gradients add up.
     precision = torch.promote_types(weight.dtype, torch.float32)
-    start = (torch.ones(head_shape(model)) if gates is None else gates.detach()).to(weight.device, precision)
+    start = (torch.ones(head_shape(model, part)) if gates is None else gates.detach()).to(weight.device, precision)
     with eval_mode(model), _frozen(model), torch.enable_grad():
         bar = tqdm(batches, desc="head importance", delay=5, leave=False)
-        parts = [_batch_gradients(model, batch, start, per, metric) for batch in bar]
-    if not parts:
+        passes = [_batch_gradients(model, batch, start, per, metric, part) for batch in bar]
+    if not passes:
         raise ValueError("batches: there is no batch to take gradients on")
-    return parts
+    return passes
 
 
 def aggregate(
@@ -118,38 +120,47 @@ def attention_entropy(
     model: nn.Module,
     batches: Batches,
     gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
+    part: str = "encoder",
 ) -> Float[Tensor, "layers heads"]:
     """Entropy of the attention of each head: how widely it looks.
 
     Args:
-        model: A transformers model, run with eager attention meanwhile; of an encoder-decoder, the encoder.
-        batches: Dicts of tensors; labels are not needed.
+        model: A transformers model, run with eager attention meanwhile.
+        batches: Dicts of tensors; labels are needed only by models that generate text.
         gates: Head mask or gates; None leaves the model whole.
+        part: Whose heads, both gated and measured: "encoder", "decoder" or "cross", as in `gates.head_shape`.
 
     Returns:
-        Float64 on the CPU, in nats, averaged over all tokens that are not padding: from 0, where all
+        Float64 on the CPU, in nats, averaged over all tokens that are not padding and attend: from 0, where all
         attention goes to one token, to the logarithm of the sequence length, where it is spread evenly.
 
     Raises:
-        ValueError: If there is no batch.
+        ValueError: If there is no batch or the model lacks the part.
 
     Source: Clark et al. 2019, section 3.3.
     """
-    gated = nullcontext() if gates is None else head_gates(model, gates)
+    if part != "encoder":
+        head_shape(model, part)  # which raises if there is none
+    gated = nullcontext() if gates is None else head_gates(model, gates, part)
     with eval_mode(model), torch.no_grad(), _eager_attention(model), gated:
         bar = tqdm(batches, desc="attention entropy", delay=5, leave=False)
-        sums = [_entropy_sum(model, batch) for batch in bar]
+        sums = [_entropy_sum(model, batch, part) for batch in bar]
     if not sums:
         raise ValueError("batches: there is no batch to attend to")
     return torch.stack([entropy for entropy, _ in sums]).sum(0) / sum(tokens for _, tokens in sums)
 
 
 def _batch_gradients(
-    model: nn.Module, batch: Mapping[str, Tensor], start: Float[Tensor, "layers heads"], per: str, metric: str
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    start: Float[Tensor, "layers heads"],
+    per: str,
+    metric: str,
+    part: str,
 ) -> tuple[Float[Tensor, "_ layers heads"], Tensor, Tensor]:
     """Gradients in the gates, predictions and labels of one batch."""
     gates = start.repeat(len(batch["input_ids"]), 1, 1) if per == "example" else start.clone()
-    with head_gates(model, gates.requires_grad_()):
+    with head_gates(model, gates.requires_grad_(), part):
         labels, logits = forward(model, batch)
     losses = predict(logits, labels, "perplexity")
     (gradients,) = torch.autograd.grad(_loss(losses, labels, per), gates)
@@ -168,15 +179,23 @@ def _loss(losses: Tensor, labels: Tensor, per: str) -> Float[Tensor, ""]:
     return (losses.reshape(len(labels), -1).sum(1) / counts.clamp(min=1)).sum()
 
 
-def _entropy_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Float[Tensor, "layers heads"], int]:
+def _entropy_sum(model: nn.Module, batch: Mapping[str, Tensor], part: str) -> tuple[Float[Tensor, "layers heads"], int]:
     """Sum of the entropies of the attention from all tokens that are not padding, and their number."""
-    device = next(model.parameters()).device
-    inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+    labels, inputs = split_labels(model, batch)
     output = model(**inputs, output_attentions=True)
-    attentions = output.get("attentions") or output["encoder_attentions"]
-    tokens = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
+    attentions = output.get(f"{part}_attentions") or output["attentions"]
+    tokens = _attending(inputs, labels, part)
     entropies = [torch.special.entr(layer).sum(-1).transpose(1, 2)[tokens] for layer in attentions]
     return torch.stack(entropies).sum(1, dtype=torch.float64).cpu(), int(tokens.sum())
+
+
+def _attending(inputs: Mapping[str, Tensor], labels: Tensor | None, part: str) -> Bool[Tensor, "examples tokens"]:
+    """Which tokens attend and are not padding; the decoder of a classifier reads those of the encoder again."""
+    side = "decoder_" if part != "encoder" and "decoder_input_ids" in inputs else ""
+    ids = inputs[f"{side}input_ids"]
+    tokens = inputs.get(f"{side}attention_mask", torch.ones_like(ids)).bool()
+    written = bool(side) and labels is not None and labels.shape == ids.shape
+    return tokens & (labels != IGNORED) if written else tokens
 
 
 @contextmanager

@@ -5,6 +5,7 @@ figure again from the committed CSVs, with no model.
 """
 
 import importlib
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ METRICS = {
     "token_accuracy": "tagging accuracy",
     "perplexity": "perplexity",
 }
+AS_WRITTEN = {"keep_default_na": False, "na_values": ["nan"]}  # no language is missing because it is called "na"
 DRAWINGS: dict[str, Callable[[pd.DataFrame], Figure]] = {}
 
 
@@ -78,15 +80,15 @@ def save(figure: Figure, name: str, table: pd.DataFrame, folder: str | Path) -> 
         return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+    (folder / f"{name}.csv").write_text(_csv(table), encoding="utf-8")
     figure.savefig(folder / f"{name}.png", metadata={"Software": None})
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
 
 
 def show(name: str, table: pd.DataFrame, folder: str | Path = "") -> None:
     """Draw a figure, save it if a folder is given, and display it in the notebook."""
-    figure = draw(name, table)
-    save(figure, name, table, folder)
+    table = pd.read_csv(io.StringIO(_csv(table)), **AS_WRITTEN)  # so that `redraw` gives the same bytes
+    save(draw(name, table), name, table, folder)
     plt.show()
 
 
@@ -94,12 +96,16 @@ def redraw(root: Path) -> list[str]:
     """Draw again every figure below `root` from its CSV; returns what was drawn."""
     drawn = []
     for csv in tqdm(sorted(root.rglob("[0-9][0-9]_*.csv")), desc="redraw", disable=None):
-        table = pd.read_csv(csv, keep_default_na=False, na_values=["", "nan"])
+        table = pd.read_csv(csv, **AS_WRITTEN)
         figure = draw(csv.stem, table)
         save(figure, csv.stem, table, csv.parent)
         plt.close(figure)
         drawn.append(str(csv.relative_to(root).with_suffix("")))
     return drawn
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, float_format="%.6g", na_rep="nan", lineterminator="\n")
 
 
 # --- helpers -----------------------------------------------------------------------------------------------

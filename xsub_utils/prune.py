@@ -98,6 +98,7 @@ def find_subnetwork(
     per: str = "example",
     norm: str | None = "layer",
     full_trajectory: bool = False,
+    part: str = "encoder",
 ) -> Subnetwork:
     """Small set of attention heads with which a model retains its score, found greedily.
 
@@ -113,6 +114,7 @@ def find_subnetwork(
         sparsity: Share of all heads to remove, instead of `retain`; the last step is cut short to meet it.
         per, norm: As for `head_importance`, which is asked anew of every masked model.
         full_trajectory: Go on beyond the threshold to no heads at all, for `Subnetwork.at` any other.
+        part: Whose heads are searched: "encoder", "decoder" or "cross", as in `gates.head_shape`. The others stay.
 
     Returns:
         The last mask before the first failure, that failure, and the trajectory. All heads if the first step
@@ -125,11 +127,11 @@ def find_subnetwork(
     """
     check_options(per, norm)
     _check_search(retain, step, sparsity, full_trajectory)
-    shape = head_shape(model)
+    shape = head_shape(model, part)
     counts = _schedule(math.prod(shape), step, sparsity)
     batches = list(batches)
     stop = batches if stop is None else list(stop)
-    measure = partial(_measure, model, batches, stop, metric, per, norm)
+    measure = partial(_measure, model, batches, stop, metric, per, norm, part)
     threshold = None if full_trajectory or sparsity is not None else retain
     trajectory = _descend(torch.ones(shape, dtype=torch.bool), counts, measure, metric, threshold)
     if sparsity is None:
@@ -144,20 +146,22 @@ def _measure(
     metric: str,
     per: str,
     norm: str | None,
+    part: str,
     mask: Bool[Tensor, "layers heads"],
     final: bool,
 ) -> tuple[float, Callable[[], Tensor]]:
     """Score of a masked model, and its importance on demand: the last mask of a search needs none."""
     if final or stop is not batches:
-        return evaluate(model, stop, metric, mask), lambda: head_importance(model, batches, mask, per, norm)
-    gradients, outputs, labels = zip(*gate_gradients(model, batches, mask, per, metric), strict=True)
+        importance = partial(head_importance, model, batches, mask, per, norm, part)
+        return evaluate(model, stop, metric, mask, part), importance
+    gradients, outputs, labels = zip(*gate_gradients(model, batches, mask, per, metric, part), strict=True)
     return score(outputs, labels, metric, label_names(model)), lambda: aggregate(gradients, per, norm)
 
 
 def _schedule(heads: int, step: float, sparsity: float | None) -> list[int]:
     """Numbers of heads kept, from all of them to the last: of 144 heads by tenths 144, 130, …, 4, 0."""
-    size = max(1, int(heads * step))
-    # Rounded, lest .07 · 100 = 7.000000000000001 should remove 8.
+    # Rounded, lest .29 · 100 = 28.999999999999996 should remove 28 in a step, .07 · 100 = 7.000000000000001 in all 8.
+    size = max(1, int(round(heads * step, 9)))
     last = 0 if sparsity is None else heads - math.ceil(round(sparsity * heads, 9))
     return [*range(heads, last, -size), last]
 

@@ -44,10 +44,11 @@ def get_or_build(
         key: Everything besides the code that decides the content, as plain values. What `build` closes over
             belongs here, for the store cannot see it.
         build: Fills the empty folder that it is given. May ask the store for its own inputs.
-        code: Modules whose code decides the content, besides the one that defines `build`. Comments,
-            docstrings and layout do not count. A `build` from a notebook or script counts by its own source.
-        resume: Hand `build` what a killed or interrupted build of this very artifact left behind. For long
-            builds that can go on from there; the others start from an empty folder.
+        code: Modules whose code decides the content, besides the one that defines `build`; what they import of
+            this package counts too. Comments, docstrings and layout do not. A `build` from a notebook or script
+            counts by its own source.
+        resume: Keep what a build leaves that is killed or fails, and hand it to the next one. For long builds
+            that can go on from there; the others start from an empty folder.
 
     Raises:
         TypeError: If `key` is not made of plain values, or a source cannot be read.
@@ -145,6 +146,7 @@ def _build(folder: Path, identity: dict, build: Callable[[Path], None], resume: 
                     shutil.rmtree(stale)
             partial.mkdir(exist_ok=resume)
         if left:
+            (partial / MANIFEST).unlink(missing_ok=True)  # killed after it was written, before the last step
             _say(f"going on with {identity['kind']}/{folder.name}, which was interrupted")
         start = time.perf_counter()
         with explained(folder, full_only=True):
@@ -153,13 +155,9 @@ def _build(folder: Path, identity: dict, build: Callable[[Path], None], resume: 
             _seal(partial, identity, time.perf_counter() - start)
             partial.rename(folder)
             sync(folder.parent)
-    except KeyboardInterrupt:
+    finally:
         if not resume:
             shutil.rmtree(partial, ignore_errors=True)
-        raise
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _seal(partial: Path, identity: dict, seconds: float) -> None:

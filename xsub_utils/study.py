@@ -4,23 +4,33 @@ Whatever takes time is asked of the artifact store and built there when it is mi
 be opened first. The tables of each notebook are made from a `Study` by the functions in `stages`.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
-from xsub_utils import batches, encoders, finetune, pretraining, settings, store
+from xsub_utils import batches, encoders, finetune, settings, store
 from xsub_utils.data import Task, load_task
 from xsub_utils.files import sha256
 
 EVALUATION_BATCH = 100  # examples
-SMALL = {"layers": 4, "heads": 12, "width": 96, "intermediate": 192, "vocab_size": 4000, "steps": 1500, "lr": 2e-3}
+SMALL = {  # the encoder of a study with few texts: whole words for most, regularised
+    "layers": 4,
+    "heads": 12,
+    "width": 96,
+    "intermediate": 192,
+    "vocab_size": 24_000,
+    "dropout": 0.2,
+    "steps": 300,
+    "lr": 2e-3,
+}
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,8 @@ class Study:
         epochs: Passes over the training data; 0 leaves the preset's.
         train_size, report_size: Examples per language to train on, and to report scores on.
         score_size, stop_size: Examples per language that one subnetwork search takes its importance and its
-            stopping scores from. Each mask seed draws them from a pool.
-        pool: Size of those pools as a multiple of what one search takes.
+            stopping scores from. Each mask seed has others.
+        pool: For how many mask seeds such samples are set aside.
         difficulty: MiniBabel's dial; other sources have none.
     """
 
@@ -53,7 +63,7 @@ class Study:
     score_size: int = 64
     stop_size: int = 160
     report_size: int = 240
-    pool: float = 3.0
+    pool: int = 3
     difficulty: int = 1
 
     def __post_init__(self):
@@ -64,7 +74,7 @@ class Study:
         return _task(self, name)
 
     def batches(self, name: str, split: str, language: str, mask_seed: int | None = None) -> list[dict]:
-        """Batches of one language and split; a mask seed draws a sample of the pools "score" and "stop"."""
+        """Batches of one language and split; a mask seed takes its own part of the pools "score" and "stop"."""
         return _batches(self, name, split, language, mask_seed)
 
     def encoder_folder(self, name: str) -> str:
@@ -93,7 +103,7 @@ class Study:
         def build(out: Path) -> None:
             finetune.finetune(task, encoder, seed, out, languages=key["languages"], settings=chosen)
 
-        return store.get_or_build("model", key, build, code=(batches, encoders, finetune), resume=True)
+        return store.get_or_build("model", key, build, resume=True)
 
     def model(self, name: str, seed: int, languages: Sequence[str] | None = None) -> nn.Module:
         """The fine-tuned model after its last epoch."""
@@ -105,19 +115,21 @@ def collect(stage: Callable[..., pd.DataFrame], study: Study, *values: Iterable)
     return pd.concat([stage(study, *one) for one in product(*values)], ignore_index=True)
 
 
-def stored_table(kind: str, key: dict, compute: Callable[[], pd.DataFrame], code: Sequence[ModuleType]) -> pd.DataFrame:
-    """A tidy table out of the store, computed if it is absent."""
+def stored_table(kind: str, key: dict, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A tidy table out of the store, computed if it is absent; the code of the module of `compute` counts."""
 
     def build(folder: Path) -> None:
         compute().to_parquet(folder / "table.parquet", index=False)
 
+    code = [inspect.getmodule(compute)]
     return pd.read_parquet(store.get_or_build(kind, key, build, code=code) / "table.parquet")
 
 
 @lru_cache(maxsize=4)
 def load_model(folder: Path) -> nn.Module:
     """The model in a folder of `finetune`; the last few stay in memory."""
-    return finetune.load_finetuned(folder)[0]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return finetune.load_finetuned(folder)[0].to(device)
 
 
 def encoder_identity(encoder: str) -> str:
@@ -139,8 +151,8 @@ def long(matrix: Tensor, value: str) -> pd.DataFrame:
 def _task(study: Study, name: str) -> Task:
     sizes = {
         "train": study.train_size,
-        "score": int(study.score_size * study.pool),
-        "stop": int(study.stop_size * study.pool),
+        "score": study.score_size * study.pool,
+        "stop": study.stop_size * study.pool,
         "report": study.report_size,
     }
     options = {"difficulty": study.difficulty} if study.source == "minibabel" else {}
@@ -153,11 +165,21 @@ def _batches(study: Study, name: str, split: str, language: str, mask_seed: int 
     task = study.task(name)
     examples = task.examples(split, language)
     if mask_seed is not None:
-        size = {"score": study.score_size, "stop": study.stop_size}[split]
-        chosen = np.random.default_rng([mask_seed, len(split)]).choice(len(examples), size, replace=False)
-        examples = examples.iloc[np.sort(chosen)]  # the same meanings in every language
+        examples = _slice(examples, {"score": study.score_size, "stop": study.stop_size}[split], mask_seed)
     tokenizer = _tokenizer(study.encoder_folder(name))
-    return batches.make_batches(examples, tokenizer, task.kind, batch_size=EVALUATION_BATCH)
+    length = settings.preset(study.preset, task).max_length
+    return batches.make_batches(examples, tokenizer, task.kind, batch_size=EVALUATION_BATCH, max_length=length)
+
+
+def _slice(pool: pd.DataFrame, size: int, mask_seed: int) -> pd.DataFrame:
+    """What one mask seed takes from a pool: no two take the same, and all languages the same meanings."""
+    order = np.random.default_rng(0).permutation(len(pool))[mask_seed * size : (mask_seed + 1) * size]
+    if len(order) < size:
+        raise ValueError(
+            f"mask_seed={mask_seed}: a pool of {len(pool)} examples has {len(pool) // size} samples of {size}, "
+            f"for the seeds from 0; raise pool to {mask_seed + 1} or more"
+        )
+    return pool.iloc[np.sort(order)]
 
 
 @lru_cache(maxsize=8)
@@ -170,10 +192,14 @@ def _pretrained(study: Study, name: str) -> Path:
     """A small encoder pre-trained on the training texts of the study; held-out text stays unseen."""
     task = study.task(name)
     examples = task.examples("train")
-    texts = [" ".join(words) for words in examples["tokens"]] if task.kind == "token" else list(examples["text"])
+    if task.kind == "token":
+        texts = [" ".join(words) for words in examples["tokens"]]
+    else:
+        pairs = ["text", "text_pair"] if "text_pair" in examples else ["text"]
+        texts = [text for column in pairs for text in examples[column]]
 
     def build(out: Path) -> None:
         encoders.pretrain_encoder(texts, out, **SMALL)
 
     key = {"texts": store.digest(texts), "settings": SMALL}
-    return store.get_or_build("encoder", key, build, code=(encoders, pretraining, batches))
+    return store.get_or_build("encoder", key, build)

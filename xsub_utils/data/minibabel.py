@@ -84,7 +84,7 @@ def _name(rng: Random, entity: str, difficulty: int) -> Noun:
 def _nli(rng: Random, difficulty: int) -> tuple[list[Clause], Clause, int]:
     """Premise, hypothesis and label: 0 entailed, 1 neutral, 2 contradicted."""
     premise = _events(rng, difficulty)
-    about = _plain(rng.choice(premise))
+    about = _weakened(rng, rng.choice(premise))
     label = rng.randrange(3)
     if label == 2:
         about = replace(about, negated=not about.negated)
@@ -93,11 +93,22 @@ def _nli(rng: Random, difficulty: int) -> tuple[list[Clause], Clause, int]:
     return premise, about, label
 
 
+def _weakened(rng: Random, clause: Clause) -> Clause:
+    """A clause that holds if the given one does: an affirmed clause may lose any of its details."""
+    if clause.negated:
+        return clause
+    agent, patient = (
+        replace(noun, adjective=noun.adjective if rng.random() < 0.5 else None)
+        for noun in (clause.agent, clause.patient)
+    )
+    return replace(clause, agent=agent, patient=patient, place=clause.place if rng.random() < 0.5 else None)
+
+
 def _stranger(rng: Random, about: Clause, premise: Sequence[Clause]) -> Clause:
     """A clause in words of the premise that the premise says nothing about."""
-    others = [_plain(e) for e in premise if e.verb != about.verb]
+    others = [e for e in premise if e.verb != about.verb]
     if others and rng.random() < 0.5:
-        return replace(about, patient=others[0].patient)
+        return replace(about, patient=replace(others[0].patient, adjective=about.patient.adjective))
     return _swap_roles(about)
 
 
@@ -125,17 +136,24 @@ def _other_meaning(rng: Random, events: list[Clause]) -> list[Clause]:
     return [_swap_roles(e) if k == i else e for k, e in enumerate(events)]
 
 
+def _rearranged(rng: Random, events: list[Clause]) -> list[Clause]:
+    """The same meaning in another arrangement: clauses in another order, or places in front."""
+    while True:
+        other = [
+            replace(e, fronted=e.place is not None and rng.random() < 0.5) for e in rng.sample(events, len(events))
+        ]
+        if other != events:
+            return other
+
+
 def _paraphrase_row(speaker: Speaker, rng: Random, difficulty: int) -> dict:
-    events = _events(rng, difficulty)
+    """Sentences in the same words, always arranged differently: equal strings would give the label away."""
+    events = _events(rng, max(difficulty, 1))
+    while len(events) == 1 and not events[0].place:
+        events = _events(rng, max(difficulty, 1))
     label = rng.randrange(2)
-    other = events if label else _other_meaning(rng, events)
-    other = rng.sample(other, len(other))
-    other = [replace(e, fronted=rng.random() < 0.5) for e in other]
-    return {
-        "text": text(speaker.sentence(events)),
-        "text_pair": text(speaker.sentence(other)),
-        "label": label,
-    }
+    other = _rearranged(rng, events if label else _other_meaning(rng, events))
+    return {"text": text(speaker.sentence(events)), "text_pair": text(speaker.sentence(other)), "label": label}
 
 
 def _judgement(rng: Random, detail: float, but: Sequence[str] = ()) -> tuple[Clause, int]:

@@ -1,8 +1,10 @@
 """Splits that share nothing: neither an id, in any language, nor a text."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 SPLITS = ("train", "score", "stop", "report")
@@ -27,11 +29,16 @@ def draw_splits(
 ) -> dict[str, pd.DataFrame]:
     """Disjoint splits of rows, the same ids in all languages wherever rows are parallel.
 
-    Of ids with equal text in any language only one stays. Then ids are drawn, never rows: those that more
-    languages have come first, and their order depends on the seed and the id alone.
+    No two splits share an id or a text, in any language: neither a pair nor one half of it, such as a premise
+    that stands with several hypotheses. Of ids with equal input in any language only one stays. Then ids are
+    drawn, never rows: those that more languages have come first, and their order depends on the seed and the
+    rows alone, not on the order of these.
 
     Where the source has a train part, `train` and `score` are drawn from it, `stop` from validation and
-    `report` from test (from train too if these are missing). Otherwise all rows are one pool.
+    `report` from test (from train too if these are missing), and what shares a text with a part that is kept
+    first (test, then validation) is left out. Otherwise all rows are one pool. Where several splits are drawn
+    from one pool, ids linked by shared texts are a group, which goes to one split; what is too much for it
+    is in none.
 
     Args:
         rows: Columns `id`, `language`, `part` and those of the task.
@@ -46,29 +53,74 @@ def draw_splits(
     Raises:
         ValueError: If there are too few rows; names what is available and asked per language.
     """
-    rows = _distinct(rows, list(inputs))
+    rows = rows.reset_index(drop=True)
     pools: dict[str | None, list[str]] = {}
     for split in sizes:
         pools.setdefault(_part_for(split, set(rows["part"])), []).append(split)
+    texts = _numbered(rows, list(inputs))
+    rows = _distinct(rows, texts)
+    if None not in pools:
+        rows = _apart(rows, texts)
     chosen = {}
     for part, splits in pools.items():
         pool = rows if part is None else rows[rows["part"] == part]
-        chosen |= _draw(pool, languages, {split: sizes[split] for split in splits}, seed)
+        # A split with a pool to itself leaks nothing: its ids are drawn one by one, for more different texts.
+        groups = _groups(pool["id"], texts.loc[pool.index]) if len(splits) > 1 else {}
+        chosen |= _draw(pool, groups, languages, {split: sizes[split] for split in splits}, seed)
     return {split: chosen[split].drop(columns="part") for split in sizes}
 
 
-def _distinct(rows: pd.DataFrame, inputs: list[str]) -> pd.DataFrame:
-    """Rows without the ids of which some text, in any language, stands under another id already."""
-    order = rows["part"].map({part: i for i, part in enumerate(KEPT_FIRST)})
-    rows = rows.iloc[order.to_numpy().argsort(kind="stable")]
-    owner: dict[tuple, str] = {}
-    texts = zip(*(rows[column].map(_hashable) for column in inputs), strict=True)
-    lost = {name for text, name in zip(texts, rows["id"], strict=True) if owner.setdefault(text, name) != name}
-    return rows[~rows["id"].isin(lost)]
+# Equal texts
+
+
+def _numbered(rows: pd.DataFrame, inputs: list[str]) -> pd.DataFrame:
+    """Numbers in place of texts, equal for equal texts whatever their column, under the index of the rows."""
+    texts = pd.concat([rows[column].map(_hashable) for column in inputs])
+    return pd.DataFrame(pd.factorize(texts)[0].reshape(len(inputs), -1).T, index=rows.index)
 
 
 def _hashable(value: str | list[str]) -> str | tuple[str, ...]:
     return value if isinstance(value, str) else tuple(value)
+
+
+def _distinct(rows: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """Rows without the ids of which some input, in any language, stands under another id already."""
+    order = rows["part"].map({part: i for i, part in enumerate(KEPT_FIRST)})
+    rows = rows.iloc[order.to_numpy().argsort(kind="stable")]
+    owner: dict[tuple, str] = {}
+    inputs = texts.loc[rows.index].itertuples(index=False, name=None)
+    lost = {name for one, name in zip(inputs, rows["id"], strict=True) if owner.setdefault(one, name) != name}
+    return rows[~rows["id"].isin(lost)]
+
+
+def _apart(rows: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """Rows without the ids of which some text, in any language, stands in a part that is kept before theirs."""
+    kept, seen = [], np.array([], dtype=int)
+    for part in KEPT_FIRST:
+        own = rows[rows["part"] == part]
+        known = np.isin(texts.loc[own.index], seen).any(axis=1)
+        own = own[~own["id"].isin(own["id"][known])]
+        kept.append(own)
+        seen = np.union1d(seen, texts.loc[own.index])
+    return pd.concat(kept)
+
+
+def _groups(ids: pd.Series, texts: pd.DataFrame) -> dict[str, str]:
+    """Id -> the least of all ids that shared texts link it with, over any number of steps."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    owner, names = pd.factorize(ids, sort=True)
+    numbers = texts.to_numpy()
+    nodes = len(names) + int(numbers.max(initial=-1)) + 1  # ids, then texts
+    edges = (np.repeat(owner, numbers.shape[1]), len(names) + numbers.ravel())
+    graph = coo_array((np.ones(numbers.size, dtype=bool), edges), shape=(nodes, nodes))
+    linked = connected_components(graph, directed=False)[1][: len(names)]
+    _, first, group = np.unique(linked, return_index=True, return_inverse=True)
+    return dict(zip(names, names[first[group]], strict=True))
+
+
+# The draw
 
 
 def _part_for(split: str, parts: set) -> str | None:
@@ -80,20 +132,13 @@ def _part_for(split: str, parts: set) -> str | None:
     return PART_OF[split] if PART_OF[split] in parts else "train"
 
 
-def _draw(pool: pd.DataFrame, languages: Sequence[str], sizes: dict[str, int], seed: int) -> dict[str, pd.DataFrame]:
+def _draw(
+    pool: pd.DataFrame, groups: Mapping[str, str], languages: Sequence[str], sizes: dict[str, int], seed: int
+) -> dict[str, pd.DataFrame]:
     """Splits of one pool."""
-    have: dict[str, list[str]] = {}
-    for name, language in zip(pool["id"], pool["language"], strict=True):
-        have.setdefault(name, []).append(language)
     wanted = {split: dict.fromkeys(languages, size) for split, size in sizes.items()}
-    chosen: dict[str, list[tuple[str, str]]] = {split: [] for split in sizes}
-    for name in sorted(have, key=lambda name: (-len(have[name]), _place_in_line(name, seed))):
-        split = max(sizes, key=lambda split: sum(wanted[split][language] > 0 for language in have[name]))
-        for language in have[name]:
-            if wanted[split][language] > 0:
-                wanted[split][language] -= 1
-                chosen[split].append((language, name))
-    _check(pool, sizes, wanted)
+    chosen = _chosen(pool, groups, wanted, seed)
+    _check(pool, groups, sizes, wanted)
     rows = pool.set_index(["language", "id"], drop=False)
     rank = {language: i for i, language in enumerate(languages)}
     return {
@@ -102,11 +147,45 @@ def _draw(pool: pd.DataFrame, languages: Sequence[str], sizes: dict[str, int], s
     }
 
 
+def _chosen(
+    pool: pd.DataFrame, groups: Mapping[str, str], wanted: dict[str, dict[str, int]], seed: int
+) -> dict[str, list[tuple[str, str]]]:
+    """Split -> its languages and ids, in the order drawn; what is then still missing is left in `wanted`."""
+    have: dict[str, list[str]] = {}
+    rows_of: dict[str, Counter[str]] = {}  # group -> rows per language
+    for name, language in zip(pool["id"], pool["language"], strict=True):
+        have.setdefault(name, []).append(language)
+        rows_of.setdefault(groups.get(name, name), Counter())[language] += 1
+
+    def turn(name: str) -> tuple[int, bytes, bytes]:
+        return -len(have[name]), _place_in_line(groups.get(name, name), seed), _place_in_line(name, seed)
+
+    home: dict[str, str] = {}  # group -> split
+    chosen: dict[str, list[tuple[str, str]]] = {split: [] for split in wanted}
+    for name in sorted(have, key=turn):
+        group = groups.get(name, name)
+        if group not in home:
+            home[group] = max(wanted, key=lambda split: _room(rows_of[group], wanted[split]))
+        missing = wanted[home[group]]
+        for language in have[name]:
+            if missing[language] > 0:
+                missing[language] -= 1
+                chosen[home[group]].append((language, name))
+    return chosen
+
+
+def _room(rows: Mapping[str, int], missing: Mapping[str, int]) -> int:
+    """How many of a group's rows a split can take."""
+    return sum(min(count, missing[language]) for language, count in rows.items())
+
+
 def _place_in_line(name: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
 
 
-def _check(pool: pd.DataFrame, sizes: dict[str, int], missing: dict[str, dict[str, int]]) -> None:
+def _check(
+    pool: pd.DataFrame, groups: Mapping[str, str], sizes: dict[str, int], missing: dict[str, dict[str, int]]
+) -> None:
     """Raises if a split is not full in every language."""
     short = [language for language in missing[next(iter(sizes))] if any(m[language] for m in missing.values())]
     if not short:
@@ -114,7 +193,9 @@ def _check(pool: pd.DataFrame, sizes: dict[str, int], missing: dict[str, dict[st
     counts = pool["language"].value_counts()
     asked = " + ".join(f"{split} {size:,}" for split, size in sizes.items())
     available = ", ".join(f"{language} {counts.get(language, 0):,}" for language in short)
+    largest = max(Counter(groups.values()).values(), default=1)
+    together = f" Rows that share a text must stay together: up to {largest:,} ids go to one split." * (largest > 1)
     raise ValueError(
         f"too few rows: sizes asks for {asked} = {sum(sizes.values()):,} of each language, but of different "
-        f"texts there are: {available}. Ask for fewer rows or leave a split out."
+        f"texts there are: {available}.{together} Ask for fewer rows or leave a split out."
     )

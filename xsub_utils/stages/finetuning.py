@@ -1,8 +1,12 @@
 """Notebook 01: scores of the joint models, their baselines, and zero-shot transfer."""
 
+from collections.abc import Sequence
+from itertools import permutations
+
+import numpy as np
 import pandas as pd
 
-from xsub_utils import baselines, batches, evaluate
+from xsub_utils import baselines, evaluate
 from xsub_utils.data import languages as truth
 from xsub_utils.evaluate import chance_level
 from xsub_utils.study import Study, load_model, stored_table
@@ -31,7 +35,7 @@ def _scores(study: Study, task: str, seed: int, trained_on: tuple[str, ...]) -> 
         return pd.DataFrame(found.items(), columns=["language", "score"])
 
     key = {"model": folder.name, "task": study.task(task).identity}
-    table = stored_table("scores", key, compute, (batches, evaluate))
+    table = stored_table("scores", key, compute)
     return table.assign(task=task, metric=metric, seed=seed)
 
 
@@ -55,7 +59,7 @@ def baseline_scores(study: Study, task: str) -> pd.DataFrame:
         table = pd.DataFrame({"bag of words": words, "constant answer": constant}).rename_axis("language")
         return table.melt(var_name="model", value_name="score", ignore_index=False).reset_index()
 
-    table = stored_table("baselines", {"task": data.identity}, compute, (baselines, evaluate))
+    table = stored_table("baselines", {"task": data.identity}, compute)
     return table.assign(task=task, metric=data.metric, seed=0)
 
 
@@ -66,3 +70,44 @@ def with_relatedness(table: pd.DataFrame) -> pd.DataFrame:
     pairs = list(zip(table["source"], table["target"], strict=True))
     family = [f"family {root[a]}" if root[a] == root[b] else "unrelated" for a, b in pairs]
     return table.assign(relatedness=[related.loc[a, b] for a, b in pairs], family=family)
+
+
+def kinship(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's ρ between zero-shot transfer and true relatedness, for each task and for all together.
+
+    Together, each task's scores are standardised first, lest the task with the widest range decide.
+
+    Args:
+        table: From `with_relatedness`; several seeds are averaged.
+
+    Returns:
+        One row a task and one "all": task, rho, and p, the share of all relabellings of the languages (of 999
+        random ones, if there are more than six languages) that give as much. Pairs of languages are not
+        independent; permuting the languages respects that.
+
+    Source: permutation of objects as in Mantel 1967.
+    """
+    pairs = table[table["source"] != table["target"]]
+    means = pairs.groupby(["task", "source", "target"], sort=False)["score"].mean().unstack("task", sort=False)
+    means["all"] = ((means - means.mean()) / means.std()).mean(axis=1)
+    relatedness = pairs.groupby(["source", "target"])["relatedness"].first().rank()
+    languages = list(dict.fromkeys(pairs["source"]))
+    orders = _orders(languages)
+    rows = []
+    for task, ranks in means.rank().items():
+        found = [ranks.corr(_relabelled(relatedness, languages, order)) for order in orders]
+        rows.append((task, found[0], float(np.mean(np.array(found) >= found[0] - 1e-12))))
+    return pd.DataFrame(rows, columns=["task", "rho", "p"])
+
+
+def _orders(languages: Sequence[str]) -> list[Sequence[str]]:
+    """All orders of up to six languages, else the given one and 999 random ones."""
+    if len(languages) <= 6:
+        return list(permutations(languages))
+    rng = np.random.default_rng(0)
+    return [languages, *(rng.permutation(languages).tolist() for _ in range(999))]
+
+
+def _relabelled(values: pd.Series, languages: Sequence[str], order: Sequence[str]) -> pd.Series:
+    new = dict(zip(languages, order, strict=True))
+    return pd.Series({(new[a], new[b]): value for (a, b), value in values.items()}).rename_axis(values.index.names)

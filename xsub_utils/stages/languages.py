@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from xsub_utils import batches, encoders, evaluate
+from xsub_utils import encoders, evaluate
 from xsub_utils.batches import IGNORED, make_batches
 from xsub_utils.data import languages as truth
 from xsub_utils.data import minibabel
@@ -30,8 +30,7 @@ def pretraining(languages: Sequence[str], size: int = 300, encoder: str = "minib
     The pre-trained encoder beside its untrained twin and the frequencies of the sub-words in each language.
     """
     key = {"encoder": encoder_identity(encoder), "languages": list(languages), "size": size}
-    code = (batches, encoders, evaluate, minibabel, truth)
-    return stored_table("pretraining", key, lambda: _perplexities(languages, size, encoder), code)
+    return stored_table("pretraining", key, lambda: _perplexities(languages, size, encoder))
 
 
 def _perplexities(languages: Sequence[str], size: int, encoder: str) -> pd.DataFrame:

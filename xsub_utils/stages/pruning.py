@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xsub_utils import batches, evaluate, gates, importance, masks, prune, store
+from xsub_utils import evaluate, gates, masks, prune, store
 from xsub_utils.study import Study, load_model, long, stored_table
 
 RETAIN = 0.95  # share of the full model's score that a subnetwork keeps
 THRESHOLDS = (0.90, 0.95, 0.98)
 MERGES = {"union": masks.union, "intersection": masks.intersection, "majority": masks.majority}
-_CODE = (batches, evaluate, gates, importance, masks, prune)
+Masks = Mapping[str, Tensor]  # name -> (layers, heads)
 
 
 def search(study: Study, task: str, seed: int, language: str, mask_seed: int) -> prune.Subnetwork:
@@ -40,10 +40,11 @@ def search(study: Study, task: str, seed: int, language: str, mask_seed: int) ->
     def build(out: Path) -> None:
         score, stop = (study.batches(task, split, language, mask_seed) for split in ("score", "stop"))
         model = load_model(folder)
+        gates.check_gates(model, score[0])
         found = prune.find_subnetwork(model, score, stop, metric=data.metric, full_trajectory=True)
         _save(out, found)
 
-    return _load(store.get_or_build("search", key, build, code=_CODE))
+    return _load(store.get_or_build("search", key, build))
 
 
 def subnetworks(study: Study, task: str, seed: int, mask_seed: int, retain: float = RETAIN) -> dict[str, Tensor]:
@@ -92,70 +93,56 @@ def cross_evaluation(study: Study, task: str, seed: int, mask_seed: int) -> pd.D
         (score over the full model's), difference (to the score of the language's own mask).
     """
     own = subnetworks(study, task, seed, mask_seed)
-    folder, data = study.model_folder(task, seed), study.task(task)
-
-    def compute() -> pd.DataFrame:
-        report = {language: study.batches(task, "report", language) for language in study.languages}
-        tried = {language: _controls(mask, mask_seed) for language, mask in own.items()}
-        return _evaluated(load_model(folder), own, tried, report, data.metric)
-
-    key = {
-        "model": folder.name,
-        "task": data.identity,
-        "masks": {language: mask.int().tolist() for language, mask in own.items()},
-        "seed": mask_seed,
-    }
-    table = stored_table("cross-evaluation", key, compute, (*_CODE,))
-    return table.assign(task=task, seed=seed, mask_seed=mask_seed)
+    tried = {language: _controls(mask, mask_seed) for language, mask in own.items()}
+    return _evaluated(study, task, seed, own, tried).assign(mask_seed=mask_seed)
 
 
 def merged(study: Study, task: str, seed: int, mask_seeds: Sequence[int]) -> pd.DataFrame:
     """Masks of several mask seeds merged to one per language, on its report split; columns as above."""
     found = [subnetworks(study, task, seed, mask_seed) for mask_seed in mask_seeds]
-    folder, data = study.model_folder(task, seed), study.task(task)
     tried = {
         language: {name: merge([one[language] for one in found]) for name, merge in MERGES.items()}
         for language in study.languages
     }
+    table = _evaluated(study, task, seed, found[0], tried).assign(mask_seed=-1)
+    return table[table["control"].isin(MERGES)]
 
-    def compute() -> pd.DataFrame:
-        report = {language: study.batches(task, "report", language) for language in study.languages}
-        table = _evaluated(load_model(folder), {}, tried, report, data.metric)
-        return table[table["control"] != "constant"]  # it depends on no mask, and stands in the other table
 
+def _evaluated(study: Study, task: str, seed: int, own: Masks, tried: Mapping[str, Masks]) -> pd.DataFrame:
+    """All masks of `own` on all languages, and what is tried for each language on itself; stored."""
+    folder, data = study.model_folder(task, seed), study.task(task)
     key = {
         "model": folder.name,
         "task": data.identity,
-        "masks": {x: {c: m.int().tolist() for c, m in masks_.items()} for x, masks_ in tried.items()},
+        "masks": [{name: mask.int().tolist() for name, mask in some.items()} for some in (own, *tried.values())],
+        "languages": list(study.languages),
     }
-    table = stored_table("merged", key, compute, _CODE)
-    return table.assign(task=task, seed=seed, mask_seed=-1)
+
+    def compute() -> pd.DataFrame:
+        model = load_model(folder)
+        parts = [
+            _on_language(model, language, study.batches(task, "report", language), data.metric, own, tried[language])
+            for language in study.languages
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    return stored_table("cross-evaluation", key, compute).assign(task=task, seed=seed)
 
 
-def _evaluated(
-    model,
-    own: Mapping[str, Tensor],
-    tried: Mapping[str, Mapping[str, Tensor]],
-    report: Mapping[str, list],
-    metric: str,
-) -> pd.DataFrame:
-    """Masks of all languages on all languages, and each language's own controls on itself."""
-    rows = []
-    for language, parts in report.items():
-        cases = [(name, "own" if name == language else "other", mask) for name, mask in own.items()]
-        cases += [(language, control, mask) for control, mask in tried[language].items()]
-        full = evaluate.evaluate(model, parts, metric)
-        for name, control, mask in cases:
-            score = evaluate.evaluate(model, parts, metric, mask)
-            rows.append((name, control, language, _share(mask), score, _retention(score, full, metric)))
-        constant = evaluate.chance_level([batch["labels"] for batch in parts], metric)
-        rows.append((language, "constant", language, 0.0, constant, _retention(constant, full, metric)))
-    table = pd.DataFrame(rows, columns=["mask", "control", "language", "kept", "score", "retention"])
-    reference = table[table["control"] == "own"].set_index("language")["score"]
-    return table.assign(difference=table["score"] - table["language"].map(reference))
+def _on_language(model, language: str, report: list, metric: str, own: Masks, tried: Masks) -> pd.DataFrame:
+    """One language's column of the matrix, its controls, and the references of both."""
+    crossed = evaluate.cross_evaluate(model, {"": None, **own, **tried}, {language: report}, metric)[language]
+    full, reference = crossed.pop(""), crossed[language]
+    rows = [(name, "own" if name == language else "other", _share(mask)) for name, mask in own.items()]
+    rows += [(language, control, _share(mask)) for control, mask in tried.items()]
+    table = pd.DataFrame(rows, columns=["mask", "control", "kept"]).assign(score=crossed.to_list())
+    constant = evaluate.chance_level([batch["labels"] for batch in report], metric)
+    table.loc[len(table)] = [language, "constant", 0.0, constant]
+    retention = [_retention(score, full, metric) for score in table["score"]]
+    return table.assign(language=language, retention=retention, difference=table["score"] - reference)
 
 
-def _controls(mask: Tensor, seed: int) -> dict[str, Tensor]:
+def _controls(mask: Tensor, seed: int) -> Masks:
     return {
         "random": masks.random_mask(mask, seed),
         "shuffled within": masks.shuffle_mask(mask, "within", seed),
