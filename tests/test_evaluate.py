@@ -9,8 +9,21 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    ElectraConfig,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    RobertaConfig,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+    XLMRobertaForSequenceClassification,
+)
 
+from xsub_utils import evaluate as module
 from xsub_utils.evaluate import (
     METRICS,
     chance_level,
@@ -18,6 +31,7 @@ from xsub_utils.evaluate import (
     difference_to_own,
     eval_mode,
     evaluate,
+    forward,
     label_names,
     perplexity,
     predict,
@@ -25,6 +39,7 @@ from xsub_utils.evaluate import (
     score,
     span_f1,
 )
+from xsub_utils.gates import head_gates
 
 NER = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
 SHAPE = {
@@ -68,6 +83,32 @@ def batched(examples, size, kind):
         labels = padded([t for _, t, _ in part], -100) if kind == "mlm" else torch.tensor([c for _, _, c in part])
         ids = padded([ids for ids, _, _ in part], 1)
         yield {"input_ids": ids, "attention_mask": (ids != 1).long(), "labels": labels}
+
+
+MBART = {f"{side}_{key}": 2 for side in ("encoder", "decoder") for key in ("layers", "attention_heads")}
+GENERATORS = {
+    "mt5": (
+        MT5ForConditionalGeneration,
+        MT5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2, decoder_start_token_id=0),
+    ),
+    "mbart": (
+        MBartForConditionalGeneration,
+        MBartConfig(vocab_size=40, d_model=16, max_position_embeddings=20, **MBART),
+    ),
+}
+
+
+def generator(name):
+    """A tiny encoder-decoder in float64 and a batch of sentences with shorter targets."""
+    make, config = GENERATORS[name]
+    torch.manual_seed(1)
+    model = make(config).double().eval()
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    (batch,) = batched(sentences(6), 6, "sequence")
+    labels = torch.randint(3, 40, (6, 5))
+    labels[torch.arange(5) > torch.arange(6).unsqueeze(1)] = -100
+    return model, {**batch, "labels": labels}
 
 
 @pytest.fixture
@@ -199,6 +240,61 @@ def test_gates_change_the_score_and_leave_no_trace():
     assert masked != pytest.approx(whole, rel=1e-4)
     assert evaluate(model, batches, "perplexity", torch.ones(2, 2)) == pytest.approx(whole, rel=1e-6)
     assert evaluate(model, batches, "perplexity") == whole
+
+
+@pytest.mark.parametrize("config", [BertConfig, ElectraConfig, RobertaConfig, XLMRobertaConfig])
+def test_sparing_tokens_that_nobody_reads_changes_nothing(config, monkeypatch):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config(**SHAPE, num_labels=3, initializer_range=0.4))
+    model, batches = model.double().eval(), list(batched(sentences(9), 4, "sequence"))
+    widths = []
+
+    def results(gates):
+        with torch.no_grad(), head_gates(model, gates):
+            logits = [forward(model, batch)[1] for batch in batches]
+        return torch.cat(logits), evaluate(model, batches, gates=gates)
+
+    masks = [torch.ones(2, 2).bool(), torch.tensor([[True, False], [False, True]])]
+    with model.base_model.encoder.layer[-1].output.register_forward_hook(lambda *args: widths.append(args[2].shape[1])):
+        spared = [results(mask) for mask in masks]
+        assert set(widths) == {1}
+        widths.clear()
+        monkeypatch.setattr(module, "_reads_first_token_only", lambda model: False)
+        plain = [results(mask) for mask in masks]
+        assert min(widths) > 1
+    for (logits, accuracy), (expected, same) in zip(spared, plain, strict=True):
+        torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
+        assert accuracy == same
+    assert not torch.allclose(plain[0][0], plain[1][0])
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@torch.no_grad()
+def test_models_that_generate_text_are_scored_on_their_targets(name):
+    model, batch = generator(name)
+    output = model(**batch)
+    assert evaluate(model, [batch], "perplexity") == pytest.approx(float(output.loss.exp()), rel=1e-6)
+    counted = batch["labels"] != -100
+    right = (output.logits.argmax(-1) == batch["labels"])[counted].double().mean()
+    assert evaluate(model, [batch], "token_accuracy") == pytest.approx(float(right))
+    halves = [{key: rows[half] for key, rows in batch.items()} for half in (slice(1), slice(1, None))]
+    assert evaluate(model, halves, "perplexity") == pytest.approx(float(output.loss.exp()), rel=1e-6)
+    other = {**batch, "decoder_input_ids": batch["labels"].clamp(min=1)}
+    assert evaluate(model, [other], "perplexity") == pytest.approx(float(model(**other).loss.exp()), rel=1e-6)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "cross"])
+@pytest.mark.parametrize("name", GENERATORS)
+@torch.no_grad()
+def test_gates_of_every_part(name, part):
+    model, batch = generator(name)
+    mask = torch.tensor([[True, False], [False, True]])
+    with head_gates(model, mask, part):
+        expected = float(model(**batch).loss.exp())
+    assert evaluate(model, [batch], "perplexity", mask, part) == pytest.approx(expected, rel=1e-6)
+    assert evaluate(model, [batch], "perplexity") != pytest.approx(expected, rel=1e-4)
+    table = cross_evaluate(model, {"a": mask}, {"a": [batch]}, "perplexity", part)
+    assert table.at["a", "a"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_cross_evaluation_is_every_mask_on_every_language():

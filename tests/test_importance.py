@@ -13,8 +13,12 @@ from transformers import (
     DebertaV2Config,
     ElectraConfig,
     GPT2Config,
+    MBartConfig,
+    MBartForConditionalGeneration,
     ModernBertConfig,
     MT5Config,
+    MT5ForConditionalGeneration,
+    MT5ForSequenceClassification,
     MT5ForTokenClassification,
     RobertaConfig,
     XLMRobertaConfig,
@@ -347,6 +351,123 @@ def check_per_example(model, batches):
     singles = [loss_gradient(model, one).abs() for one in one_by_one(batches)]
     importance = head_importance(model, batches, norm=None)
     torch.testing.assert_close(importance, torch.stack(singles).mean(0), rtol=1e-5, atol=1e-8)
+
+
+PARTS = {"encoder": (LAYERS, HEADS), "decoder": (3, HEADS), "cross": (3, HEADS)}
+MT5_GENERATOR = MT5Config(**{**OTHERS["mt5"].to_dict(), "num_decoder_layers": 3})
+MBART = MBartConfig(
+    vocab_size=VOCABULARY,
+    d_model=24,
+    encoder_layers=LAYERS,
+    decoder_layers=3,
+    encoder_attention_heads=HEADS,
+    decoder_attention_heads=HEADS,
+    encoder_ffn_dim=32,
+    decoder_ffn_dim=32,
+    max_position_embeddings=32,
+    pad_token_id=PAD,
+    init_std=0.4,
+)
+ENCODER_DECODERS = {
+    "mt5": (MT5ForConditionalGeneration, MT5_GENERATOR),
+    "mbart": (MBartForConditionalGeneration, MBART),
+    "mt5 classifier": (MT5ForSequenceClassification, MT5_GENERATOR),
+}
+
+
+def make_encoder_decoder(name):
+    """A model in float64 and batches for it: targets of two tokens and more, or classes of sentences that end."""
+    make, config = ENCODER_DECODERS[name]
+    torch.manual_seed(0)
+    model = make(config).double().eval()
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    batches = make_batches("sequence")
+    if name == "mt5 classifier":
+        for batch in batches:
+            batch["input_ids"][torch.arange(4), batch["attention_mask"].sum(1) - 1] = config.eos_token_id
+        return model, batches
+    rng = torch.Generator().manual_seed(1)
+    for batch in batches:
+        lengths = torch.randint(2, 7, (4, 1), generator=rng)
+        labels = torch.randint(5, VOCABULARY, (4, 6), generator=rng)
+        batch["labels"] = labels.masked_fill(torch.arange(6) >= lengths, -100)
+    return model, batches
+
+
+def losses_and_gates(model, batches, mask, part):
+    """Gates, and what transformers itself calls the loss of each example through them."""
+    gates = mask.double().requires_grad_()
+    with head_gates(model, gates, part):
+        return [model(**one).loss for one in one_by_one(batches)], gates
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_every_part_of_an_encoder_decoder_by_a_loop(name, part):
+    model, batches = make_encoder_decoder(name)
+    mask = (torch.arange(HEADS) != 1).expand(PARTS[part])
+    losses, gates = losses_and_gates(model, batches, mask, part)
+    singles = [torch.autograd.grad(loss, gates)[0].abs() for loss in losses]
+    importance = head_importance(model, batches, mask, norm=None, part=part)
+    torch.testing.assert_close(importance, torch.stack(singles).mean(0), rtol=1e-5, atol=1e-8)
+    assert (importance > 0).all()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_of_an_encoder_decoder_against_finite_differences(part):
+    model, batches = make_encoder_decoder("mbart")  # the norms of mT5 are in float32, too coarse for differences
+    mask = (torch.arange(HEADS) != 1).expand(PARTS[part])
+    expected = torch.zeros(PARTS[part]).double()
+    for cell in range(expected.numel()):
+        change = torch.eye(expected.numel()).double()[cell].view_as(expected) * 1e-5
+        with torch.no_grad():
+            up, down = (losses_and_gates(model, batches, mask + by, part)[0] for by in (change, -change))
+        expected.view(-1)[cell] = (torch.stack(up) - torch.stack(down)).abs().mean() / 2e-5
+    importance = head_importance(model, batches, mask, norm=None, part=part)
+    torch.testing.assert_close(importance, expected, rtol=5e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+@torch.no_grad()
+def test_entropy_of_every_part_by_a_loop(name, part):
+    model, batches = make_encoder_decoder(name)
+    before = model.config._attn_implementation
+    entropy = attention_entropy(model, batches, part=part)
+    assert model.config._attn_implementation == before
+    model.set_attn_implementation("eager")
+    rows = []
+    for one in one_by_one(batches):
+        attentions = model(**one, output_attentions=True)[f"{part}_attentions"]
+        written = part != "encoder" and name != "mt5 classifier"
+        attending = one["labels"][0] != -100 if written else one["attention_mask"][0] == 1
+        rows += [
+            [[torch.special.entr(weights).sum() for weights in layer[0, :, token]] for layer in attentions]
+            for token in attending.nonzero().flatten().tolist()
+        ]
+    torch.testing.assert_close(entropy, torch.tensor(rows).double().mean(0), rtol=1e-6, atol=1e-6)
+
+
+def test_inputs_of_a_decoder_can_be_given():
+    model, (batch, _) = make_encoder_decoder("mt5")
+    ids = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+    given = {**batch, "decoder_input_ids": ids}
+    assert torch.equal(*(head_importance(model, [one], part="cross") for one in (batch, given)))
+    assert torch.equal(*(attention_entropy(model, [one], part="cross") for one in (batch, given)))
+    masked = {**given, "decoder_attention_mask": (batch["labels"] != -100).long()}
+    del masked["labels"]
+    torch.testing.assert_close(
+        attention_entropy(model, [masked], part="cross"), attention_entropy(model, [batch], part="cross")
+    )
+    other = {**batch, "decoder_input_ids": ids.flip(1)}
+    assert not torch.allclose(head_importance(model, [other]), head_importance(model, [batch]))
+
+
+@pytest.mark.parametrize("measure", [head_importance, attention_entropy])
+def test_parts_that_a_model_does_not_have(measure):
+    with pytest.raises(ValueError, match="xlm-roberta models have encoder, not 'cross'"):
+        measure(make_model(), make_batches(), part="cross")
 
 
 class MeanPooling(nn.Module):

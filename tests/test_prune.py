@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    MT5Config,
+    MT5ForConditionalGeneration,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
     XLMRobertaForSequenceClassification,
@@ -16,6 +18,7 @@ from transformers import (
 
 from xsub_utils import prune
 from xsub_utils.evaluate import evaluate
+from xsub_utils.gates import head_gates
 from xsub_utils.prune import find_subnetwork, head_importance
 
 VOCABULARY, PAD, CLASSES = 40, 1, 3
@@ -81,7 +84,9 @@ def scripted(monkeypatch):
     """Makes the search find given scores: number of heads kept → score."""
 
     def script(scores):
-        monkeypatch.setattr(prune, "evaluate", lambda model, batches, metric, gates: float(scores[int(gates.sum())]))
+        monkeypatch.setattr(
+            prune, "evaluate", lambda model, batches, metric, gates, part: float(scores[int(gates.sum())])
+        )
 
     return script
 
@@ -121,6 +126,7 @@ def test_numbers_of_heads(model, batches, settings, expected):
 
 def test_a_share_of_a_hundred_is_not_rounded_up():
     assert prune._schedule(100, 0.5, 0.07) == [100, 93]
+    assert prune._schedule(100, 0.29, None) == [100, 71, 42, 13, 0]
 
 
 def test_search_by_its_definition(model, batches, stop, full):
@@ -228,6 +234,45 @@ def test_other_tasks(kind, metric):
         scores = [evaluate(model, data, metric, mask) for mask in (found.mask, found.failed)]
         ratios = [found.baseline / s if metric == "perplexity" else s / found.baseline for s in scores]
         assert ratios[0] >= 0.8 > ratios[1]
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+@pytest.mark.parametrize(("part", "layers"), [("encoder", 1), ("decoder", 2), ("cross", 2)])
+def test_heads_of_every_part_of_an_encoder_decoder(part, layers, held_out):
+    model, (batch, held) = make_generator(), make_targets(2)
+    found = find_subnetwork(
+        model, [batch], [held] if held_out else None, metric="perplexity", full_trajectory=True, part=part
+    )
+    assert kept(found) == list(range(3 * layers, -1, -1))
+    for step, following in pairwise(found.trajectory):
+        with head_gates(model, step.mask, part), torch.no_grad():
+            loss = model(**(held if held_out else batch)).loss
+        assert step.score == pytest.approx(float(loss.exp()), rel=1e-5)
+        assert torch.equal(step.importance, head_importance(model, [batch], step.mask, part=part))
+        (removed,) = (step.mask & ~following.mask).nonzero().tolist()
+        assert step.importance[tuple(removed)] == step.importance[step.mask].min()
+
+
+def make_generator():
+    sizes = {"d_model": 12, "d_kv": 4, "d_ff": 16, "num_heads": 3, "num_layers": 1, "num_decoder_layers": 2}
+    torch.manual_seed(1)
+    model = MT5ForConditionalGeneration(MT5Config(vocab_size=VOCABULARY, decoder_start_token_id=0, **sizes)).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)  # lest scores of different masks be the same
+    return model
+
+
+def make_targets(count):
+    """Random batches for a model that generates text."""
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        ids, labels = (torch.randint(2, VOCABULARY, (4, length), generator=rng) for length in (7, 5))
+        yield {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+def test_unknown_part(model, batches):
+    with pytest.raises(ValueError, match="xlm-roberta models have encoder, not 'cross'"):
+        find_subnetwork(model, batches, part="cross")
 
 
 @pytest.mark.parametrize("reset", [True, False])

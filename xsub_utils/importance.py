@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xsub_utils.batches import IGNORED
-from xsub_utils.evaluate import Batches, eval_mode, forward, predict
+from xsub_utils.evaluate import Batches, eval_mode, forward, predict, split_labels
 from xsub_utils.gates import head_gates, head_shape
 from xsub_utils.names import one_of
 
