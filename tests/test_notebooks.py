@@ -68,7 +68,8 @@ def test_parameters_are_annotated_and_explained(notebook):
 
 def test_is_short(path, notebook):
     assert len(code(notebook)) <= 25
-    assert max(len(cell.source.splitlines()) for cell in code(notebook)) <= 15
+    _, _, *computing = code(notebook)  # the parameters have a line each
+    assert max(len(cell.source.splitlines()) for cell in computing) <= 15
     assert path.stat().st_size <= 300_000
 
 
