@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 
 from xsub_utils.notebooks import SETUP, badge, committed, normalise, repository, source_sha
@@ -64,6 +65,11 @@ def test_parameters_are_annotated_and_explained(notebook):
     assert [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])] == [parameters]
     for line in parameters.source.splitlines():
         assert re.fullmatch(r"[a-z_]+: \S.* = .+  # .+", line), f"annotate and explain: {line}"
+
+
+def test_papermill_understands_every_parameter(path, notebook):
+    names = re.findall(r"^([a-z_]+):", code(notebook)[1].source, re.MULTILINE)
+    assert list(papermill.inspect_notebook(str(path))) == names
 
 
 def test_is_short(path, notebook):

@@ -1,4 +1,4 @@
-"""Language subnetworks in multilingual transformers: find, compare, attribute and retrain through them.
+"""Language subnetworks in multilingual transformers: find, compare and remove them.
 
 Every public name is loaded from its module when it is first used, so that `import xsub_utils` takes no time.
 """
