@@ -11,7 +11,18 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from xsub_utils.plots import DIVERGING, METRICS, SEQUENTIAL, drawing, heat, in_order, panels, redraw, square
+from xsub_utils.plots import (
+    DIVERGING,
+    LEAST_WIDTH,
+    METRICS,
+    SEQUENTIAL,
+    drawing,
+    heat,
+    in_order,
+    panels,
+    redraw,
+    square,
+)
 
 RANGE = {"errorbar": ("pi", 100)}  # lines: from the lowest to the highest of all seeds
 SPREAD = {"errorbar": "sd"}  # points: ± one standard deviation over all seeds
@@ -173,7 +184,7 @@ def learning(table: pd.DataFrame) -> Figure:
 def _head_maps(table: pd.DataFrame, value: str, label: str) -> Figure:
     """One layers × heads map for each task (row) and language (column)."""
     tasks, languages = in_order(table["task"]), in_order(table["language"])
-    size = (1.35 * len(languages) + 0.9, 1.3 * len(tasks) + 0.4)
+    size = (max(1.35 * len(languages), LEAST_WIDTH) + 0.9, 1.3 * len(tasks) + 0.9)
     figure, axes = plt.subplots(len(tasks), len(languages), figsize=size, squeeze=False, sharex=True, sharey=True)
     high = table[value].max()
     for task, row in zip(tasks, axes, strict=True):
@@ -188,20 +199,20 @@ def _head_maps(table: pd.DataFrame, value: str, label: str) -> Figure:
                 ax.set_title(language)
         row[0].set_ylabel(f"{task}\nlayer")
     figure.supxlabel("head", size=9)
-    figure.colorbar(image, ax=axes, label=label, shrink=0.6)
+    figure.colorbar(image, ax=axes, label=label, shrink=0.6 if len(tasks) > 1 else 1.0)
     return figure
 
 
 @drawing("importance")
 def importance(table: pd.DataFrame) -> Figure:
     """Head importance of the full model: task, language, layer, head, importance (mean over seeds)."""
-    return _head_maps(table, "importance", "importance (layer norm 1)")
+    return _head_maps(table, "importance", "importance")
 
 
 @drawing("survival")
 def survival(table: pd.DataFrame) -> Figure:
     """Share of the searches that keep a head: task, language, layer, head, survival."""
-    return _head_maps(table, "survival", "share of searches that keep the head")
+    return _head_maps(table, "survival", "share of searches")
 
 
 @drawing("layers")
@@ -268,7 +279,8 @@ def sizes(table: pd.DataFrame) -> Figure:
 def cross_evaluation(table: pd.DataFrame) -> Figure:
     """Every mask on every language: task, mask, language, difference to the language's own mask (mean)."""
     tasks = in_order(table["task"])
-    figure, axes = panels(tasks, columns=4, width=2.8, height=2.6)
+    side = 0.35 * table["language"].nunique() + 0.6
+    figure, axes = panels(tasks, columns=4, width=side + 0.2, height=side)
     bound = np.abs(table["difference"]).max()
     for task, ax in axes:
         matrix = square(table[table["task"] == task], "mask", "language", "difference")

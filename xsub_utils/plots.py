@@ -26,6 +26,7 @@ METRICS = {
     "token_accuracy": "tagging accuracy",
     "perplexity": "perplexity",
 }
+LEAST_WIDTH = 6.5  # inches; a legend of eight languages needs them
 AS_WRITTEN = {"keep_default_na": False, "na_values": ["nan"]}  # no language is missing because it is called "na"
 DRAWINGS: dict[str, Callable[[pd.DataFrame], Figure]] = {}
 
@@ -126,21 +127,22 @@ def heat(matrix: pd.DataFrame, ax: Axes, label: str, **kwargs) -> Axes:
     """A matrix of numbers as colours and as two-digit text, with a labelled colour bar."""
     options = {
         "cmap": SEQUENTIAL,
-        "annot": matrix.size <= 150,
+        "annot": matrix.round(2) + 0.0 if matrix.size <= 150 else None,  # + 0.0: no "-0.00"
         "fmt": ".2f",
         "annot_kws": {"size": 7},
         "square": True,
         "linewidths": 0.4,
         "cbar_kws": {"label": label, "shrink": 0.8},
     }
-    return sns.heatmap(matrix.round(6) + 0.0, ax=ax, **(options | kwargs))  # + 0.0: no "-0.00"
+    return sns.heatmap(matrix, ax=ax, **(options | kwargs))
 
 
 def panels(keys: list, columns: int = 4, width: float = 3.0, height: float = 2.8, **kwargs):
     """A grid of axes, one for each key, the rest hidden: yields the figure and pairs (key, axes)."""
     columns = min(columns, len(keys))
     rows = -(-len(keys) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **kwargs)
+    size = (max(width * columns, LEAST_WIDTH), height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **kwargs)
     for ax in axes.flat[len(keys) :]:
         ax.set_visible(False)
     return figure, list(zip(keys, axes.flat, strict=False))
