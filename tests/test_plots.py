@@ -5,7 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xsub_utils import drawings, plots
+from xsub_utils import plots
+from xsub_utils.drawings import pruning
+from xsub_utils.drawings.__main__ import main
 
 TASKS, LANGUAGES, SEEDS = ["nli", "ner"], ["qaa", "qba"], [0, 1]
 
@@ -66,7 +68,7 @@ def closed_afterwards():
 
 def test_every_drawing_has_a_table_here():
     assert {name[3:] for name in TABLES} == set(plots.DRAWINGS)
-    assert drawings.CONTROLS.keys() >= set(TABLES["02_controls"]["control"])
+    assert pruning.CONTROLS.keys() >= set(TABLES["02_controls"]["control"])
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -108,6 +110,14 @@ def test_head_maps_have_layers_upwards():
     np.testing.assert_allclose(image.get_array()[0], first.query("layer == 1")["survival"])
 
 
+@pytest.mark.parametrize("name", ["01_scores", "01_kinship", "01_learning", "02_layers", "02_retention", "02_sizes"])
+def test_one_legend_stands_above_all_panels(name):
+    figure = plots.draw(name, TABLES[name])
+    assert len(figure.legends) == 1 and not any(ax.get_legend() for ax in figure.axes)
+    column = {"01_scores": "model", "01_kinship": "family"}.get(name, "language")
+    assert [text.get_text() for text in figure.legends[0].texts] == list(TABLES[name][column].unique())
+
+
 def test_kinship_prints_spearman_without_the_diagonal():
     table = TABLES["01_kinship"]
     off = table[(table["task"] == "nli") & (table["source"] != table["target"])]
@@ -130,6 +140,6 @@ def test_unknown_figures_and_empty_tables_are_refused():
 
 def test_redraw_says_what_it_drew(tmp_path, capsys):
     plots.save(plots.draw("02_sizes", TABLES["02_sizes"]), "02_sizes", TABLES["02_sizes"], tmp_path / "ud")
-    assert drawings.main([str(tmp_path)]) == 0
+    assert main([str(tmp_path)]) == 0
     assert "1 figures" in capsys.readouterr().out
-    assert drawings.main([str(tmp_path / "nowhere")]) == 1
+    assert main([str(tmp_path / "nowhere")]) == 1

@@ -17,6 +17,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 SEQUENTIAL, DIVERGING, QUALITATIVE = "cividis", "vlag", "colorblind"
@@ -26,6 +27,8 @@ METRICS = {
     "token_accuracy": "tagging accuracy",
     "perplexity": "perplexity",
 }
+RANGE = {"errorbar": ("pi", 100)}  # lines: from the lowest to the highest of all seeds
+SPREAD = {"errorbar": "sd"}  # points: ± one standard deviation over all seeds
 LEAST_WIDTH = 6.5  # inches; a legend of eight languages needs them
 AS_WRITTEN = {"keep_default_na": False, "na_values": ["nan"]}  # no language is missing because it is called "na"
 DRAWINGS: dict[str, Callable[[pd.DataFrame], Figure]] = {}
@@ -146,3 +149,34 @@ def panels(keys: list, columns: int = 4, width: float = 3.0, height: float = 2.8
     for ax in axes.flat[len(keys) :]:
         ax.set_visible(False)
     return figure, list(zip(keys, axes.flat, strict=False))
+
+
+def task_panels(table: pd.DataFrame, columns: int = 4, width: float = 2.5, height: float = 2.6, sharey: bool = True):
+    """A panel for each task of the table: the figure, and triples (task, its rows, its axes)."""
+    figure, axes = panels(in_order(table["task"]), columns, width, height, sharey=sharey)
+    return figure, [(task, table[table["task"] == task], ax) for task, ax in axes]
+
+
+def is_first(ax: Axes) -> bool:
+    """Whether a panel stands on the left, so that its axis is labelled for the whole row."""
+    return ax.get_subplotspec().is_first_col()
+
+
+def legend_above(figure: Figure, columns: int = 8) -> Figure:
+    """The figure with the legend of its first panel above all panels, in place of their own."""
+    handles = figure.axes[0].get_legend_handles_labels()
+    for ax in figure.axes:
+        if legend := ax.get_legend():
+            legend.remove()
+    figure.legend(*handles, loc="outside upper center", ncols=columns, frameon=False)
+    return figure
+
+
+def language_lines(table: pd.DataFrame, x: str, y: str, ylabel: str) -> Figure:
+    """A panel for each task, a line for each language over whole numbers `x`; bands hold all seeds."""
+    figure, axes = task_panels(table)
+    for task, rows, ax in axes:
+        sns.lineplot(rows, x=x, y=y, hue="language", ax=ax, marker="o", ms=4, **RANGE)
+        ax.set(title=task, xlabel=x, ylabel=ylabel)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return legend_above(figure)
