@@ -251,8 +251,10 @@ def test_a_tokenizer_has_the_layout_of_xlm_r():
 
 
 def test_rare_characters_become_unknown():
-    tokenizer = train_tokenizer(["aaaa bbbb", "ab" * 9, *map(chr, range(0x4E00, 0x4E40))], 30)
-    assert tokenizer.unk_token_id in tokenizer("丠")["input_ids"] and len(tokenizer) == 30
+    rare = [chr(code) for code in range(0x4E00, 0x4E40)]
+    tokenizer = train_tokenizer(["aaaa bbbb", "ab" * 9, *rare], 30)  # 15 characters: ▁, a, b and the first rare ones
+    known = [tokenizer.unk_token_id not in tokenizer(character)["input_ids"] for character in rare]
+    assert known == [True] * 12 + [False] * 52 and len(tokenizer) == 30
 
 
 # Pre-training

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from xsub_utils.pretraining import PretrainingSettings, train_masked_lm
 
 PACKAGED = "minibabel-base"
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # the first four at their ids in XLM-R
+NARROW = 32  # width of a head; 64 is usual
 _AUTO_CLASSES = {
     "sequence": "AutoModelForSequenceClassification",
     "token": "AutoModelForTokenClassification",
@@ -54,7 +56,7 @@ def load_encoder(name: Path | str, kind: str = "mlm", labels: Sequence[str] | No
         auto = _auto_class(config, kind)
         maps = _label_maps(config, kind, labels)
         with quiet(), _seeded(seed):
-            model = auto.from_pretrained(source, dtype=torch.float32, **maps)
+            model = auto.from_pretrained(source, dtype=torch.float32, **maps, **_attention(config))
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except OSError as error:
         raise FileNotFoundError(
@@ -107,14 +109,23 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2000, *, max_length:
         [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
     )
     tokenizer.decoder = decoders.Metaspace()
+    alphabet = _alphabet(texts, tokenizer, vocab_size // 2)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=list(SPECIAL_TOKENS),
-        limit_alphabet=vocab_size // 2,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return _wrap(tokenizer, max_length)
+
+
+def _alphabet(texts: list[str], tokenizer, size: int) -> list[str]:
+    """The most frequent characters; of equally frequent ones, which the trainer would choose at random, the first."""
+    pieces = (tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)) for text in texts)
+    counts = Counter(character for some in pieces for piece, _ in some for character in piece)
+    return sorted(counts, key=lambda character: (-counts[character], character))[:size]
 
 
 def pretrain_encoder(
@@ -191,6 +202,13 @@ def _auto_class(config, kind: str):
     if kind not in valid:
         raise ValueError(f"kind={kind!r} is not for {config.model_type}; valid: {', '.join(valid)}")
     return autos[kind]
+
+
+def _attention(config) -> dict[str, str]:
+    """Eager attention where heads are narrow and there is no GPU: up to three times as fast as the fused kernel."""
+    heads = getattr(config, "num_attention_heads", None)
+    narrow = heads and config.hidden_size / heads < NARROW
+    return {"attn_implementation": "eager"} if narrow and not torch.cuda.is_available() else {}
 
 
 def _label_maps(config, kind: str, labels: Sequence[str] | None) -> dict[str, dict]:
