@@ -8,10 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "xsub_utils"
 FLOORS = (
-    "data files identity kernel names paths provenance store",
-    "batches encoders gates masks pretraining settings",
+    "chance data files identity kernel names paths provenance statistics store variance",
+    "batches encoders gates masks pretraining settings tokens",
     "baselines evaluate finetune importance prune tickets trainer",
-    "overlap representations sft stitch tracin",
+    "alignment overlap representations sft stitch tracin",
     "drawings notebooks plots stages study",
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
