@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 _NAMES = {
+    "alignment": ["cka", "cka_matrix", "minibatch_cka"],
     "baselines": ["bag_of_words_baseline"],
     "batches": ["make_batches"],
     "data": ["Task", "load_task"],
@@ -17,9 +18,14 @@ _NAMES = {
     "importance": ["attention_entropy", "head_importance"],
     "kernel": ["setup", "versions"],
     "masks": ["load_masks", "random_mask", "save_masks", "shuffle_mask"],
+    "overlap": ["adjusted_jaccard", "chance_test", "expected_jaccard", "jaccard", "kappa"],
     "prune": ["Subnetwork", "find_subnetwork"],
+    "representations": ["hidden_states", "pwcca", "retrieval_accuracy", "rsa", "rsa_regress", "svcca"],
     "settings": ["Settings", "preset"],
+    "statistics": ["bootstrap_interval", "mantel"],
     "store": ["get_or_build"],
+    "tokens": ["token_overlap"],
+    "variance": ["variance_shares"],
 }
 _MODULE = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -13,6 +13,7 @@ from xsub_utils import evaluate, gates, masks, prune, store
 from xsub_utils.study import Study, load_model, long, stored_table
 
 RETAIN = 0.95  # share of the full model's score that a subnetwork keeps
+RETAIN_PERPLEXITY = 1 / 1.1  # perplexity may rise by a tenth, as in Belitsky et al. 2024
 THRESHOLDS = (0.90, 0.95, 0.98)
 MERGES = {"union": masks.union, "intersection": masks.intersection, "majority": masks.majority}
 Masks = Mapping[str, Tensor]  # name -> (layers, heads)
@@ -47,8 +48,10 @@ def search(study: Study, task: str, seed: int, language: str, mask_seed: int) ->
     return _load(store.get_or_build("search", key, build))
 
 
-def subnetworks(study: Study, task: str, seed: int, mask_seed: int, retain: float = RETAIN) -> dict[str, Tensor]:
-    """Language -> its mask at a threshold."""
+def subnetworks(study: Study, task: str, seed: int, mask_seed: int, retain: float | None = None) -> dict[str, Tensor]:
+    """Language -> its mask at a threshold; by default the usual one of the task's metric."""
+    if retain is None:
+        retain = RETAIN_PERPLEXITY if study.task(task).metric == "perplexity" else RETAIN
     found = {language: search(study, task, seed, language, mask_seed) for language in study.languages}
     return {language: one.at(retain).mask for language, one in found.items()}
 

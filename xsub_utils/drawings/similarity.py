@@ -1,0 +1,243 @@
+"""The drawings of notebook 03: overlap of masks, likeness of representations, and both against the truth."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from xsub_utils.plots import (
+    DIVERGING,
+    RANGE,
+    drawing,
+    heat,
+    in_order,
+    is_first,
+    legend_above,
+    panels,
+    square,
+    task_panels,
+)
+
+OVERLAPS = {"jaccard": "measured", "expected_within": "by chance", "adjusted_within": "above chance"}
+ORDER = (  # of the curves against the full model, then of those against a subnetwork
+    "own subnetwork",
+    "other data seed",
+    "another language's",
+    "other model seed",
+    "other task",
+    "random heads",
+    "other model seed, random heads",
+    "other task, random heads",
+    "untrained twin",
+    "shuffled sentences",
+)
+CHANCE, CEILING = (
+    {"color": ".55", "marker": "|", "ms": 11, "mew": 2, "ls": ""},
+    {"color": ".2", "marker": "x", "ls": ""},
+)
+
+
+@drawing("overlap")
+def overlap(table: pd.DataFrame) -> Figure:
+    """Overlap of masks by what differs: differs, measure, mean, low, high."""
+    figure, axes = panels(
+        ["Jaccard index", "Jaccard index above chance"], columns=2, width=3.9, height=2.6, sharey=True
+    )
+    parts = (("jaccard", "expected_within"), ("adjusted_within",))
+    names = in_order(table["differs"])
+    for (title, ax), measures in zip(axes, parts, strict=True):
+        for measure in measures:
+            rows = table[table["measure"] == measure].set_index("differs").loc[names]
+            if measure == "expected_within":
+                ax.plot(rows["mean"], range(len(names)), label="chance", **CHANCE)
+            else:
+                _bars(ax, rows, np.arange(len(names)), label="measured")
+        ax.set(title=title, xlim=(min(0, *ax.get_xlim()), 1), yticks=range(len(names)), yticklabels=names)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+    axes[0][1].set_ylabel("what differs")
+    return legend_above(figure)
+
+
+def _bars(ax: Axes, rows: pd.DataFrame, heights: np.ndarray, **kwargs) -> None:
+    """Means with their intervals, one under the other; an unknown interval draws none."""
+    arms = np.nan_to_num(np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy()))
+    ax.errorbar(rows["mean"], heights, xerr=arms, fmt="o", ms=5, lw=1.4, **kwargs)
+
+
+@drawing("variance")
+def variance(table: pd.DataFrame) -> Figure:
+    """Shares of variance: quantity, component, share, low, high."""
+    figure, axes = panels(in_order(table["quantity"]), columns=2, width=3.9, height=2.5, sharey=True)
+    names = in_order(table["component"])
+    for title, ax in axes:
+        rows = table[table["quantity"] == title].set_index("component").reindex(names)
+        arms = np.abs(rows[["low", "high"]].to_numpy().T - rows["share"].to_numpy())
+        ax.barh(names, rows["share"], xerr=np.nan_to_num(arms), color=sns.color_palette()[0], error_kw={"lw": 1.2})
+        ax.set(title=title, xlabel="share of variance", xlim=(0, None))
+    axes[0][1].invert_yaxis()
+    return figure
+
+
+@drawing("languages")
+def languages(table: pd.DataFrame) -> Figure:
+    """Overlap above chance: task, a, b, value column; the diagonal is another data seed."""
+    return _language_maps(table, table.columns[-1], "a", "b")
+
+
+def _language_maps(table: pd.DataFrame, value: str, index: str, columns: str, **kwargs) -> Figure:
+    """One language × language map a task, all on one scale."""
+    side = 0.35 * table[index].nunique() + 0.6
+    figure, axes = task_panels(table, width=side + 0.2, height=side, sharey=False)
+    scale = {"vmin": min(0, table[value].min()), "vmax": table[value].max()} | kwargs
+    for task, rows, ax in axes:
+        heat(square(rows, index, columns, value), ax, "", cbar=False, **scale)
+        ax.set(title=task, xlabel="", ylabel="")
+    return figure
+
+
+@drawing("tasks")
+def tasks(table: pd.DataFrame) -> Figure:
+    """Overlap above chance between tasks: a, b, value column; the diagonal is another model seed."""
+    figure, [(_, ax)] = panels(["all"], width=4.4, height=3.4)
+    value = table.columns[-1]
+    heat(square(table, "a", "b", value), ax, "overlap above chance", vmin=min(0, table[value].min()))
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(axis="y", rotation=0)
+    return figure
+
+
+@drawing("survivors")
+def survivors(table: pd.DataFrame) -> Figure:
+    """Heads that every search keeps: task, language, kept, expected (by chance)."""
+    figure, [(_, ax)] = panels(["all"], width=6.6, height=0.42 * table["task"].nunique() + 1)
+    text = table.assign(
+        text=[f"{kept} ({chance:.1f})" for kept, chance in zip(table["kept"], table["expected"], strict=True)]
+    )
+    labels = text.pivot(index="task", columns="language", values="text")
+    matrix = square(table, "task", "language", "kept")
+    heat(matrix, ax, "heads", annot=labels.loc[matrix.index, matrix.columns], fmt="", square=False, vmin=0)
+    ax.set(xlabel="language", ylabel="task")
+    ax.tick_params(axis="y", rotation=0)
+    return figure
+
+
+@drawing("importance_map")
+def importance_map(table: pd.DataFrame) -> Figure:
+    """Importance vectors in two dimensions: method, task, language, x, y."""
+    figure, axes = panels(in_order(table["method"]), columns=2, width=3.9, height=3.4)
+    for method, ax in axes:
+        rows = table[table["method"] == method]
+        sns.scatterplot(rows, x="x", y="y", hue="task", style="language", ax=ax, s=26, legend=ax is axes[-1][1])
+        ax.set(title=method, xlabel="", ylabel="", xticks=[], yticks=[])
+    sns.move_legend(axes[-1][1], "center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+@drawing("cka")
+def cka(table: pd.DataFrame) -> Figure:
+    """Likeness of states, level by level: against, other, task, pool, level, cka; bands hold all tasks."""
+    names = [name for name in ORDER if name in set(table["other"])]
+    colours = dict(zip(names, sns.color_palette(n_colors=len(names)), strict=True))
+    keys = [(against, pool) for against in in_order(table["against"]) for pool in in_order(table["pool"])]
+    figure, axes = panels(keys, columns=2, width=3.2, height=2.7, sharey=True, sharex=True)
+    for (against, pool), ax in axes:
+        rows = table[(table["against"] == against) & (table["pool"] == pool)]
+        sns.lineplot(
+            rows, x="level", y="cka", hue="other", hue_order=names, palette=colours, ax=ax, marker="o", ms=4, **RANGE
+        )
+        ax.set(title=f"{against} against …, {_POOL[pool]}", ylabel="debiased CKA", xlabel="layer")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _legend_right(figure)
+
+
+_POOL = {"first": "first token", "mean": "mean of tokens"}
+
+
+def _legend_right(figure: Figure) -> Figure:
+    """The figure with one legend beside all panels, of every name that one of them has."""
+    found = {}
+    for ax in figure.axes:
+        found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        if legend := ax.get_legend():
+            legend.remove()
+    figure.legend(found.values(), found.keys(), loc="outside right center", frameon=False)
+    return figure
+
+
+@drawing("levels")
+def levels(table: pd.DataFrame) -> Figure:
+    """Every level with every level: other, level, level_b, cka."""
+    figure, axes = panels(in_order(table["other"]), columns=4, width=2.5, height=2.5)
+    for other, ax in axes:
+        heat(square(table[table["other"] == other], "level", "level_b", "cka"), ax, "", vmin=0, vmax=1, cbar=False)
+        ax.set(title=other, xlabel="level", ylabel="level, full model" if is_first(ax) else "")
+        ax.invert_yaxis()
+    return figure
+
+
+@drawing("parallel")
+def parallel(table: pd.DataFrame) -> Figure:
+    """Likeness of translations: measure, relation, level, value; bands hold all tasks and models."""
+    figure, axes = panels(in_order(table["measure"]), columns=3, width=2.7, height=2.5, sharey=True)
+    names = in_order(table["relation"])
+    for measure, ax in axes:
+        rows = table[table["measure"] == measure]
+        sns.lineplot(rows, x="level", y="value", hue="relation", hue_order=names, ax=ax, marker="o", ms=4, **RANGE)
+        ax.set(title=measure, xlabel="level", ylabel="likeness")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return legend_above(figure, columns=3)
+
+
+@drawing("perplexity")
+def perplexity(table: pd.DataFrame) -> Figure:
+    """Perplexity of masked sub-words: model, language, seed, mask_seed, perplexity (log scale)."""
+    figure, [(_, ax)] = panels(["all"], width=6.8, height=2.8)
+    sns.stripplot(table, x="language", y="perplexity", hue="model", dodge=True, ax=ax, size=4.5, jitter=0.12, alpha=0.8)
+    ax.set(yscale="log", ylim=(1, None), ylabel="perplexity of masked sub-words")
+    sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title=None, frameon=False)
+    return figure
+
+
+@drawing("masked_crossed")
+def masked_crossed(table: pd.DataFrame) -> Figure:
+    """Every mask of the masked language model on every language: mask, language, ratio (to the own one)."""
+    figure, [(_, ax)] = panels(["all"], width=4.6, height=3.6)
+    matrix = square(table, "mask", "language", "ratio")
+    bound = np.abs(np.log(matrix.to_numpy())).max()
+    norm = {"vmin": -bound, "vmax": bound, "cmap": DIVERGING, "cbar": False}
+    heat(np.log(matrix), ax, "", annot=matrix.round(2), **norm)
+    ax.set(xlabel="perplexity on", ylabel="subnetwork of")
+    return figure
+
+
+@drawing("truth")
+def truth(table: pd.DataFrame) -> Figure:
+    """Measures against true relatedness: measure, kind, rho, low, high, p; filled where p < .05."""
+    names = in_order(table["measure"])
+    height = 0.24 * len(names) + 0.9
+    figure, axes = panels(in_order(table["kind"]), columns=4, width=1.9, height=height, sharey=True)
+    for kind, ax in axes:
+        rows = table[table["kind"] == kind].set_index("measure").loc[names].rename(columns={"rho": "mean"})
+        sure = (rows["p"] < 0.05).to_numpy()
+        for chosen, face in ((sure, None), (~sure, "white")):
+            _bars(ax, rows[chosen], np.flatnonzero(chosen), color=sns.color_palette()[0], mfc=face)
+        ax.axvline(0, color=".5", lw=0.8)
+        ax.set(title=kind, xlabel="Spearman's ρ", xlim=(-1, 1), yticks=range(len(names)), yticklabels=names)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+@drawing("stability")
+def stability(table: pd.DataFrame) -> Figure:
+    """Likeness over seeds: measure, seed, mean, low, high, chance, ceiling."""
+    figure, [(_, ax)] = panels(["all"], width=6.6, height=0.45 * len(table) + 1.1)
+    heights = np.arange(len(table))
+    _bars(ax, table, heights, label="other seed")
+    ax.plot(table["chance"], heights, label="chance", **CHANCE)
+    ax.plot(table["ceiling"], heights, label="ceiling", **CEILING)
+    names = [f"{measure}, {seed}" for measure, seed in zip(table["measure"], table["seed"], strict=True)]
+    ax.set(xlim=(min(0, *ax.get_xlim()), 1.03), yticks=heights, yticklabels=names, ylim=(len(table) - 0.5, -0.5))
+    ax.set_xlabel("likeness")
+    return legend_above(figure)
