@@ -23,7 +23,12 @@ SOURCES = [
     *ROOT.glob("notebooks/*.ipynb"),
 ]
 # What may be imported besides the core; notebooks may not, since hosted ones install the core alone.
-EXTRAS = {"xsub_utils/notebooks.py": "notebooks", "workflow": "workflow", "benchmarks": "bench"}
+EXTRAS = {
+    "xsub_utils/notebooks.py": "notebooks",
+    "xsub_utils/data/typology.py": "typology",
+    "workflow": "workflow",
+    "benchmarks": "bench",
+}
 
 
 def requirements(*groups):
