@@ -10,6 +10,7 @@ from xsub_utils.drawings import pruning
 from xsub_utils.drawings.__main__ import main
 
 TASKS, LANGUAGES, SEEDS = ["nli", "ner"], ["qaa", "qba"], [0, 1]
+EIGHT = ["en", "de", "fr", "es", "ru", "zh", "ar", "hi"]
 
 
 def grid(**values):
@@ -24,6 +25,7 @@ def with_numbers(table, *columns):
 
 PAIRS = grid(task=TASKS, source=LANGUAGES, target=LANGUAGES, seed=SEEDS)
 SEARCHES = {"task": TASKS, "seed": SEEDS, "mask_seed": [0, 1], "language": LANGUAGES}
+FIVE = ["data seed", "model seed", "language", "task", "task and language"]
 HEADS = grid(task=TASKS, language=LANGUAGES, layer=[1, 2, 3], head=[1, 2])
 TABLES = {
     "00_family": pd.DataFrame(
@@ -57,6 +59,40 @@ TABLES = {
     "02_sizes": with_numbers(grid(**SEARCHES, retain=[0.9, 0.95, 0.98]), "kept"),
     "02_cross_evaluation": with_numbers(grid(**SEARCHES, mask=LANGUAGES), "difference"),
     "02_controls": with_numbers(grid(**SEARCHES, control=["own", "random", "union"]), "retention"),
+    "03_overlap": with_numbers(
+        grid(differs=FIVE, measure=["jaccard", "expected_within", "adjusted_within"]), "mean"
+    ).assign(low=0.0, high=1.0),
+    "03_variance": with_numbers(
+        grid(quantity=["heads kept", "head importance"], component=["task", "model", "data"]), "share"
+    ).assign(low=0.0, high=1.0),
+    "03_languages": with_numbers(grid(task=TASKS, a=LANGUAGES, b=LANGUAGES), "adjusted_within"),
+    "03_tasks": with_numbers(grid(a=TASKS, b=TASKS), "adjusted_within"),
+    "03_survivors": with_numbers(grid(task=[*TASKS, "all"], language=[*LANGUAGES, "all"]), "expected").assign(kept=2),
+    "03_importance_map": with_numbers(grid(**SEARCHES, method=["t-SNE", "MDS"]), "x", "y"),
+    "03_cka": with_numbers(
+        grid(
+            against=["full model", "own subnetwork"],
+            other=["random heads", "own subnetwork"],
+            task=TASKS,
+            pool=["first", "mean"],
+            level=[1, 2],
+        ),
+        "cka",
+    ),
+    "03_levels": with_numbers(
+        grid(other=["the same model", "another task"], level=[0, 1, 2], level_b=[0, 1, 2]), "cka"
+    ),
+    "03_parallel": with_numbers(
+        grid(task=TASKS, measure=["CKA", "RSA"], relation=["related", "unrelated"], level=[0, 1, 2]), "value"
+    ),
+    "03_perplexity": with_numbers(grid(model=["pre-trained", "fine-tuned"], **SEARCHES), "perplexity"),
+    "03_masked_crossed": with_numbers(grid(mask=LANGUAGES, language=LANGUAGES, seed=SEEDS), "ratio"),
+    "03_truth": with_numbers(
+        grid(measure=["mask Jaccard", "zero-shot transfer"], kind=["tree", "script"]), "rho"
+    ).assign(low=0.0, high=1.0, p=[0.01, 0.2, 0.3, 0.04]),
+    "03_stability": with_numbers(
+        grid(measure=["mask Jaccard", "CKA of states"], seed=["data seed", "model seed"]), "mean", "chance", "ceiling"
+    ).assign(low=0.0, high=1.0),
 }
 
 
@@ -143,3 +179,193 @@ def test_redraw_says_what_it_drew(tmp_path, capsys):
     assert main([str(tmp_path)]) == 0
     assert "1 figures" in capsys.readouterr().out
     assert main([str(tmp_path / "nowhere")]) == 1
+
+
+# Notebook 03
+
+
+def texts(ax):
+    """What stands in the cells of a heat map."""
+    return [text.get_text() for text in ax.texts]
+
+
+def ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def bars(ax):
+    """Means and limits of the error bars of a panel: one (x, low, high) each, from above."""
+    found = []
+    for container in ax.containers:
+        line, _, (arms,) = container
+        for x, y, arm in zip(*line.get_data(), arms.get_segments(), strict=True):
+            found.append((y, x, *arm[:, 0]))
+    return [tuple(row) for row in np.array(sorted(found))[:, 1:]]
+
+
+def assert_cells_hold_their_texts(figure):
+    """No text of a heat map is wider than its cell."""
+    figure.canvas.draw()
+    for ax in (ax for ax in figure.axes if ax.texts):
+        (left, _), (right, _) = ax.transData.transform([(0, 0), (1, 0)])
+        assert max(text.get_window_extent().width for text in ax.texts) <= abs(right - left), ax.get_title()
+
+
+def test_overlap_stands_beside_chance():
+    table = TABLES["03_overlap"]
+    one, two = plots.draw("03_overlap", table).axes
+    rows = {name: rows["mean"].to_numpy() for name, rows in table.groupby("measure")}
+    np.testing.assert_allclose(bars(one), [(mean, 0, 1) for mean in rows["jaccard"]])
+    np.testing.assert_allclose(bars(two), [(mean, 0, 1) for mean in rows["adjusted_within"]])
+    chance = next(line for line in one.lines if line.get_label() == "chance")
+    np.testing.assert_allclose(chance.get_data(), [rows["expected_within"], range(5)])
+    assert ticks(one.yaxis) == FIVE and one.get_ylim() == (4.5, -0.5)
+    legend = [text.get_text() for text in one.figure.legends[0].texts]
+    assert sorted(legend) == ["chance", "measured"]
+
+
+@pytest.mark.parametrize("name", ["03_overlap", "03_variance", "03_truth", "03_stability"])
+def test_unknown_intervals_are_not_drawn(name):
+    figure = plots.draw(name, TABLES[name].assign(low=np.nan, high=np.nan))
+    arms = [arm for ax in figure.axes for lines in ax.collections for arm in lines.get_segments()]
+    assert arms and all(np.ptp(arm[:, 0]) == 0 for arm in arms)
+
+
+def test_variance_shares_are_bars_in_their_order():
+    table = TABLES["03_variance"]
+    figure = plots.draw("03_variance", table)
+    for ax, (_, rows) in zip(figure.axes, table.groupby("quantity", sort=False), strict=True):
+        np.testing.assert_allclose([bar.get_width() for bar in ax.patches], rows["share"])
+    assert ticks(figure.axes[0].yaxis) == ["task", "model", "data"] and figure.axes[0].yaxis_inverted()
+    missing = table.assign(share=table["share"].where(table["component"] != "data"))
+    assert np.isnan(plots.draw("03_variance", missing).axes[0].patches[-1].get_width())
+
+
+def test_maps_of_languages_share_one_scale():
+    table = TABLES["03_languages"].assign(adjusted_within=[-0.2, *np.linspace(0.1, 0.7, 7)])
+    figure = plots.draw("03_languages", table)
+    assert [ax.get_title() for ax in figure.axes] == TASKS
+    assert {ax.collections[0].get_clim() for ax in figure.axes} == {(-0.2, 0.7)}
+    assert texts(figure.axes[0])[0] == "-0.20" and ticks(figure.axes[1].yaxis) == LANGUAGES
+
+
+@pytest.mark.parametrize("tasks", [["nli"], ["nli", "ner", "mlm", "upos"]])
+def test_eight_languages_fit(tasks):
+    numbers = with_numbers(grid(task=tasks, a=EIGHT, b=EIGHT), "value").eval("value = value - 0.5")
+    assert_cells_hold_their_texts(plots.draw("03_languages", numbers))
+    table = grid(task=[*tasks, "all"], language=[*EIGHT, "all"]).assign(kept=48, expected=40.25)
+    assert_cells_hold_their_texts(plots.draw("03_survivors", table))
+    ratios = with_numbers(grid(mask=EIGHT, language=EIGHT), "ratio")
+    assert_cells_hold_their_texts(plots.draw("03_masked_crossed", ratios))
+
+
+def test_a_diagonal_may_be_unknown():
+    languages, tasks = (TABLES[name].copy() for name in ("03_languages", "03_tasks"))
+    for name, table in (("03_languages", languages), ("03_tasks", tasks)):
+        table.loc[table["a"] == table["b"], "adjusted_within"] = np.nan
+        assert len(texts(plots.draw(name, table).axes[0])) == 2
+    single = plots.draw("03_languages", languages[languages["task"] == "nli"]).axes
+    assert len(single) == 1 and ticks(single[0].xaxis) == LANGUAGES
+
+
+def test_tasks_stand_in_their_order():
+    ax = plots.draw("03_tasks", TABLES["03_tasks"]).axes[0]
+    assert ticks(ax.xaxis) == ticks(ax.yaxis) == TASKS
+    assert texts(ax) == [f"{value:.2f}" for value in TABLES["03_tasks"]["adjusted_within"]]
+
+
+def test_survivors_stand_beside_their_expectation():
+    table = TABLES["03_survivors"].assign(kept=range(9))
+    ax = plots.draw("03_survivors", table).axes[0]
+    assert texts(ax) == [f"{i} ({chance:.1f})" for i, chance in enumerate(table["expected"])]
+    assert ticks(ax.xaxis) == [*LANGUAGES, "all"] and ticks(ax.yaxis) == [*TASKS, "all"]
+
+
+def test_importance_maps_have_a_point_for_every_vector():
+    table = TABLES["03_importance_map"]
+    for ax, method in zip(plots.draw("03_importance_map", table).axes, ["t-SNE", "MDS"], strict=True):
+        assert ax.get_title() == method
+        points = table.loc[table["method"] == method, ["x", "y"]]
+        np.testing.assert_allclose(ax.collections[0].get_offsets(), points)
+    assert [text.get_text() for text in ax.get_legend().texts] == ["task", *TASKS, "language", *LANGUAGES]
+
+
+def test_curves_of_likeness_hold_means_of_tasks():
+    table = TABLES["03_cka"]
+    figure = plots.draw("03_cka", table)
+    titles = [
+        f"{one} against …, {pool}"
+        for one in ("full model", "own subnetwork")
+        for pool in ("first token", "mean of tokens")
+    ]
+    assert [ax.get_title() for ax in figure.axes] == titles
+    rows = table.query("against == 'own subnetwork' and pool == 'first' and other == 'random heads'")
+    line = figure.axes[2].lines[1]  # of the order that all panels share
+    np.testing.assert_allclose(line.get_data(), [[1, 2], rows.groupby("level")["cka"].mean()])
+    assert [text.get_text() for text in figure.legends[0].texts] == ["own subnetwork", "random heads"]
+
+
+def test_every_curve_is_in_the_legend_though_the_first_panel_lacks_it():
+    table = TABLES["03_cka"].query("against == 'own subnetwork' or other == 'own subnetwork'")
+    figure = plots.draw("03_cka", table)
+    assert [text.get_text() for text in figure.legends[0].texts] == ["own subnetwork", "random heads"]
+    assert not any(ax.get_legend() for ax in figure.axes)
+
+
+def test_levels_go_upwards():
+    table = TABLES["03_levels"]
+    figure = plots.draw("03_levels", table)
+    assert [ax.get_title() for ax in figure.axes] == ["the same model", "another task"]
+    assert all(not ax.yaxis_inverted() for ax in figure.axes)  # a heat map has its first row above
+    np.testing.assert_allclose(figure.axes[1].collections[0].get_array().ravel(), table["cka"][9:])
+
+
+def test_likeness_of_translations_has_a_line_for_every_relation():
+    table = TABLES["03_parallel"]
+    figure = plots.draw("03_parallel", table)
+    rows = table.query("measure == 'RSA' and relation == 'unrelated'").groupby("level")["value"].mean()
+    np.testing.assert_allclose(figure.axes[1].lines[1].get_data(), [rows.index, rows])
+    assert [text.get_text() for text in figure.legends[0].texts] == ["related", "unrelated"]
+
+
+def test_perplexities_are_on_a_log_scale():
+    table = TABLES["03_perplexity"].assign(
+        language=lambda t: t["language"], perplexity=lambda t: 1 + 9 * t["perplexity"]
+    )
+    ax = plots.draw("03_perplexity", table).axes[0]
+    assert ax.get_yscale() == "log" and ax.get_ylim()[0] == 1
+    heights = sorted(y for points in ax.collections for _, y in points.get_offsets())
+    np.testing.assert_allclose(heights, sorted(table["perplexity"]))
+    assert [text.get_text() for text in ax.get_legend().texts] == ["pre-trained", "fine-tuned"]
+
+
+def test_ratios_of_perplexity_are_coloured_by_their_logarithm():
+    table = grid(mask=LANGUAGES, language=LANGUAGES).assign(ratio=[1.0, 4.0, 0.5, 1.0])
+    ax = plots.draw("03_masked_crossed", table).axes[0]
+    np.testing.assert_allclose(ax.collections[0].get_array().ravel(), np.log([1, 4, 0.5, 1]))
+    assert ax.collections[0].get_clim() == pytest.approx((-np.log(4), np.log(4)))
+    assert texts(ax) == ["1.00", "4.00", "0.50", "1.00"]
+
+
+def test_points_are_filled_where_they_are_sure():
+    table = TABLES["03_truth"]
+    for ax, (kind, rows) in zip(plots.draw("03_truth", table).axes, table.groupby("kind", sort=False), strict=True):
+        np.testing.assert_allclose(bars(ax), [(rho, 0, 1) for rho in rows["rho"]])
+        filled = {
+            y: container[0].get_markerfacecolor() != "white"
+            for container in ax.containers
+            for y in container[0].get_ydata()
+        }
+        assert filled == dict(enumerate(rows["p"] < 0.05)), kind
+        assert ax.get_ylim() == (1.5, -0.5) and ax.get_title() == kind
+    unknown = plots.draw("03_truth", table.assign(rho=np.nan, p=np.nan))
+    assert all(container[0].get_markerfacecolor() == "white" for container in unknown.axes[0].containers[1:])
+
+
+def test_stability_stands_between_chance_and_ceiling():
+    table = TABLES["03_stability"].assign(ceiling=[1.0, 0.9, 1.0, np.nan])
+    ax = plots.draw("03_stability", table).axes[0]
+    lines = {line.get_label(): line.get_xdata() for line in ax.lines}
+    np.testing.assert_allclose(lines["chance"], table["chance"])
+    np.testing.assert_allclose(lines["ceiling"], table["ceiling"])
+    assert ticks(ax.yaxis)[0] == "mask Jaccard, data seed" and len(bars(ax)) == 4

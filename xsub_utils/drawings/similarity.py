@@ -103,8 +103,9 @@ def tasks(table: pd.DataFrame) -> Figure:
     figure, [(_, ax)] = panels(["all"], width=4.4, height=3.4)
     value = table.columns[-1]
     heat(square(table, "a", "b", value), ax, "overlap above chance", vmin=min(0, table[value].min()))
-    ax.set(xlabel="", ylabel="")
+    ax.set(xlabel="task", ylabel="task")
     ax.tick_params(axis="y", rotation=0)
+    ax.tick_params(axis="x", rotation=30)
     return figure
 
 
@@ -141,18 +142,15 @@ def cka(table: pd.DataFrame) -> Figure:
     names = [name for name in ORDER if name in set(table["other"])]
     colours = dict(zip(names, sns.color_palette(n_colors=len(names)), strict=True))
     keys = [(against, pool) for against in in_order(table["against"]) for pool in in_order(table["pool"])]
-    figure, axes = panels(keys, columns=2, width=3.2, height=2.7, sharey=True, sharex=True)
+    figure, axes = panels(keys, columns=2, width=3.0, height=2.7, sharey=True, sharex=True)
     for (against, pool), ax in axes:
         rows = table[(table["against"] == against) & (table["pool"] == pool)]
-        sns.lineplot(
-            rows, x="level", y="cka", hue="other", hue_order=names, palette=colours, ax=ax, marker="o", ms=4, **RANGE
-        )
-        ax.set(title=f"{against} against …, {_POOL[pool]}", ylabel="debiased CKA", xlabel="layer")
+        lines = {"hue_order": names, "palette": colours, "marker": "o", "ms": 4, "err_kws": {"alpha": 0.1}}
+        sns.lineplot(rows, x="level", y="cka", hue="other", ax=ax, **lines, **RANGE)
+        ax.set(title={"first": "first token", "mean": "mean of tokens"}[pool], xlabel="layer")
+        ax.set_ylabel(f"CKA with the {against}")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _legend_right(figure)
-
-
-_POOL = {"first": "first token", "mean": "mean of tokens"}
 
 
 def _legend_right(figure: Figure) -> Figure:
@@ -184,18 +182,19 @@ def parallel(table: pd.DataFrame) -> Figure:
     names = in_order(table["relation"])
     for measure, ax in axes:
         rows = table[table["measure"] == measure]
-        sns.lineplot(rows, x="level", y="value", hue="relation", hue_order=names, ax=ax, marker="o", ms=4, **RANGE)
+        lines = {"hue_order": names, "marker": "o", "ms": 4, "err_kws": {"alpha": 0.1}}
+        sns.lineplot(rows, x="level", y="value", hue="relation", ax=ax, **lines, **RANGE)
         ax.set(title=measure, xlabel="level", ylabel="likeness")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return legend_above(figure, columns=3)
+    return legend_above(figure, columns=4)
 
 
 @drawing("perplexity")
 def perplexity(table: pd.DataFrame) -> Figure:
-    """Perplexity of masked sub-words: model, language, seed, mask_seed, perplexity (log scale)."""
+    """Perplexity of masked sub-words: model, language, seed, mask_seed, perplexity."""
     figure, [(_, ax)] = panels(["all"], width=6.8, height=2.8)
     sns.stripplot(table, x="language", y="perplexity", hue="model", dodge=True, ax=ax, size=4.5, jitter=0.12, alpha=0.8)
-    ax.set(yscale="log", ylim=(1, None), ylabel="perplexity of masked sub-words")
+    ax.set(ylim=(1, None), ylabel="perplexity of masked sub-words")
     sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title=None, frameon=False)
     return figure
 
@@ -224,7 +223,7 @@ def truth(table: pd.DataFrame) -> Figure:
         for chosen, face in ((sure, None), (~sure, "white")):
             _bars(ax, rows[chosen], np.flatnonzero(chosen), color=sns.color_palette()[0], mfc=face)
         ax.axvline(0, color=".5", lw=0.8)
-        ax.set(title=kind, xlabel="Spearman's ρ", xlim=(-1, 1), yticks=range(len(names)), yticklabels=names)
+        ax.set(title=kind, xlabel="Spearman's ρ", xlim=(-1.08, 1.08), yticks=range(len(names)), yticklabels=names)
         ax.set_ylim(len(names) - 0.5, -0.5)
     return figure
 

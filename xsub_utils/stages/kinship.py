@@ -14,14 +14,8 @@ from xsub_utils.statistics import bootstrap_interval, mantel
 from xsub_utils.study import Study, collect
 
 RESAMPLES = 500
-RELATIONS = [  # in the order of the legend
-    "related",
-    "related, own subnetworks",
-    "unrelated",
-    "unrelated, own subnetworks",
-    "shuffled sentences",
-    "untrained twin",
-]
+KIN = {True: "related", False: "unrelated"}
+SIDES = {"full": "", "own": ", own subnetworks", "untrained": ", untrained twin"}
 CELLS = ["measure", "task", "seed", "a", "b", "value"]
 
 
@@ -35,21 +29,18 @@ def true_relatedness(study: Study) -> dict[str, pd.DataFrame]:
 def with_relation(across: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Likeness of translations, mean over pairs of languages: task, seed, measure, relation, level, value.
 
-    Relations are "related" (one family) and "unrelated", both also through the own subnetworks, and the controls.
+    Relations are "related" (one family) and "unrelated", both also through the own subnetworks and in the untrained
+    twin, and "shuffled sentences".
     """
     kin = family(study)
-    related = [
-        {True: "related", False: "unrelated"}[bool(kin.loc[a, b])]
-        for a, b in zip(across["a"], across["b"], strict=True)
+    pairs = zip(across["a"], across["b"], across["heads"], strict=True)
+    names = [
+        "shuffled sentences" if heads == "shuffled" else KIN[kin.loc[a, b]] + SIDES[heads] for a, b, heads in pairs
     ]
-    controls = {"shuffled": "shuffled sentences", "untrained": "untrained twin"}
-    suffix = across["heads"].map({"full": "", "own": ", own subnetworks"})
-    names = across["heads"].map(controls).fillna(related + suffix)
+    order = [name + suffix for name in KIN.values() for suffix in SIDES.values()] + ["shuffled sentences"]
+    table = across.assign(relation=pd.Categorical(names, order)).sort_values("relation", kind="stable")
     keys = ["task", "seed", "measure", "relation", "level"]
-    table = across.assign(relation=names).sort_values(
-        "relation", key=lambda column: column.map(RELATIONS.index), kind="stable"
-    )
-    return table.groupby(keys, sort=False, as_index=False)["value"].mean()
+    return table.astype({"relation": str}).groupby(keys, sort=False, as_index=False)["value"].mean()
 
 
 def family(study: Study) -> pd.DataFrame:
@@ -82,14 +73,14 @@ def of_states(within: pd.DataFrame, across: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         within: From `states.within_model`: two subnetworks on the same sentences.
-        across: From `states.across_languages`: translations, in the full model and through the subnetworks.
+        across: From `states.across_languages`: translations, in the full model, its subnetworks and the twin.
     """
     masked = within.query(
         "against == 'own subnetwork' and other == \"another language's\" and pool == 'mean' and level > 0"
     )
     masked = masked.rename(columns={"language": "a", "whose": "b", "cka": "value"}).assign(measure="CKA of subnetworks")
-    some = across.query("heads in ('full', 'own') and level > 0")
-    names = some["measure"] + " of translations" + some["heads"].map({"full": "", "own": ", own subnetworks"})
+    some = across[across["heads"].isin(SIDES) & (across["level"] > 0)]
+    names = some["measure"] + " of translations" + some["heads"].map(SIDES)
     table = pd.concat([masked, some.assign(measure=names)])
     return table.groupby(CELLS[:-1], sort=False, as_index=False)["value"].mean()
 
@@ -131,16 +122,20 @@ def against_truth(likeness: pd.DataFrame, truth: Mapping[str, pd.DataFrame]) -> 
 
 
 def _correlation(stack: np.ndarray, models: Sequence[str], related: pd.DataFrame) -> tuple[float, float, float, float]:
-    """ρ, the limits of its interval, and p."""
-    test = mantel(pd.DataFrame(stack.mean(0), related.index, related.columns), related)
-    cells = ~np.eye(len(related), dtype=bool) & related.notna().to_numpy()
-    rho = partial(_spearman, ranks=rankdata(related.to_numpy()[cells]))
-    interval = bootstrap_interval(stack[:, cells], rho, groups=models, resamples=RESAMPLES)
+    """ρ, the limits of its interval, and p; nan if all pairs of languages are equally related, or unknown."""
+    known = ~np.eye(len(related), dtype=bool) & related.notna().to_numpy()
+    target = related.to_numpy()[known]
+    mean = stack.mean(0)
+    if not target.size or np.ptp(target) == 0 or np.ptp(mean[known]) == 0:
+        return (np.nan,) * 4
+    test = mantel(pd.DataFrame(mean, related.index, related.columns), related)
+    rho = partial(_spearman, ranks=rankdata(target))
+    interval = bootstrap_interval(stack[:, known], rho, groups=models, resamples=RESAMPLES)
     return test.r, interval.low, interval.high, test.p
 
 
 def _spearman(stack: np.ndarray, ranks: np.ndarray) -> float:
-    with np.errstate(invalid="ignore"):  # nan if all languages are equally alike
+    with np.errstate(invalid="ignore"):  # nan where resampled models find all languages equally alike
         return np.corrcoef(rankdata(stack.mean(0)), ranks)[0, 1]
 
 

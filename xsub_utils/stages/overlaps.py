@@ -69,7 +69,9 @@ def summary(table: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
     for differs, name in product([name for name in DIFFERS.values() if name in set(table["differs"])], values):
         some = table[table["differs"] == differs].dropna(subset=name)
         groups = some["task"] if "task" not in differs else some["task"] + some["task_b"]
-        rows.append((differs, name, *bootstrap_interval(some[name].to_numpy(), np.mean, groups=groups.to_numpy())))
+        unknown = (np.nan,) * 3  # masks without heads have no overlap
+        found = bootstrap_interval(some[name].to_numpy(), np.mean, groups=groups) if len(some) else unknown
+        rows.append((differs, name, *found))
     return pd.DataFrame(rows, columns=["differs", "measure", "mean", "low", "high"])
 
 
@@ -122,6 +124,19 @@ def survivors(found: dict[tuple, Tensor]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "language", "kept", "expected", "searches"])
 
 
+def joint_by_layer(found: dict[tuple, Tensor]) -> pd.DataFrame:
+    """n-way Jaccard index of all searches of a task and language, by layer: task, language, layer, jaccard."""
+    groups: dict[tuple, list[Tensor]] = {}
+    for (task, language, *_), mask in found.items():
+        groups.setdefault((task, language), []).append(mask)
+    rows = [
+        (*key, layer + 1, overlap.joint_jaccard([mask[layer] for mask in some]))
+        for key, some in groups.items()
+        for layer in range(len(some[0]))
+    ]
+    return pd.DataFrame(rows, columns=["task", "language", "layer", "jaccard"])
+
+
 def never_used(found: dict[tuple, Tensor]) -> pd.DataFrame:
     """Heads that no search keeps: task, layer, unused; "all" counts those that no task keeps."""
     parts = {"all": list(found.values())}
@@ -148,7 +163,7 @@ def maps(importance: pd.DataFrame) -> pd.DataFrame:
     Source: t-SNE of importance vectors as in Apostolikas et al. 2023; multidimensional scaling keeps distances.
     """
     vectors = vectors_of(importance)
-    few = min(PERPLEXITY, (len(vectors) - 1) // 3)
+    few = min(PERPLEXITY, (len(vectors) - 1) / 3)
     methods = {
         "t-SNE": TSNE(perplexity=few, init="pca", random_state=42),
         "MDS": MDS(n_init=1, init="classical_mds", random_state=42),
@@ -163,7 +178,8 @@ def maps(importance: pd.DataFrame) -> pd.DataFrame:
 def clusters(importance: pd.DataFrame) -> pd.DataFrame:
     """Do clusters of importance vectors find tasks, models or languages again? clustering, groups, k, adjusted_rand.
 
-    The adjusted Rand index is 0 for clusters at random and 1 for the groups themselves.
+    The adjusted Rand index is 0 for clusters at random and 1 for the groups themselves; nan for a single group and
+    for groups of one vector each.
 
     Source: Hubert & Arabie 1985; clusterings as in Apostolikas et al. 2023.
     """
@@ -177,9 +193,10 @@ def clusters(importance: pd.DataFrame) -> pd.DataFrame:
     }
     rows = []
     for (name, labels), (method, make) in product(groups.items(), CLUSTERINGS.items()):
-        k = labels.nunique()
-        found = make(k).fit_predict(vectors.to_numpy()) if 1 < k < len(vectors) else np.zeros(len(vectors))
-        rows.append((method, name, k, adjusted_rand_score(labels, found)))
+        k, rand = labels.nunique(), np.nan
+        if 1 < k < len(vectors):  # else there is nothing to find
+            rand = adjusted_rand_score(labels, make(k).fit_predict(vectors.to_numpy()))
+        rows.append((method, name, k, rand))
     return pd.DataFrame(rows, columns=["clustering", "groups", "k", "adjusted_rand"])
 
 

@@ -20,7 +20,7 @@ Masks = Mapping[str, Tensor]  # name -> (layers, heads)
 
 
 def search(study: Study, task: str, seed: int, language: str, mask_seed: int) -> prune.Subnetwork:
-    """The search for the subnetwork of one language, followed down to no heads at all.
+    """The search for the subnetwork of one language, followed down to no heads at all unless perplexity decides.
 
     Args:
         study: Gives data and model.
@@ -42,7 +42,7 @@ def search(study: Study, task: str, seed: int, language: str, mask_seed: int) ->
         score, stop = (study.batches(task, split, language, mask_seed) for split in ("score", "stop"))
         model = load_model(folder)
         gates.check_gates(model, score[0])
-        found = prune.find_subnetwork(model, score, stop, metric=data.metric, full_trajectory=True)
+        found = prune.find_subnetwork(model, score, stop, metric=data.metric, **_depth(data.metric))
         _save(out, found)
 
     return _load(store.get_or_build("search", key, build))
@@ -51,9 +51,19 @@ def search(study: Study, task: str, seed: int, language: str, mask_seed: int) ->
 def subnetworks(study: Study, task: str, seed: int, mask_seed: int, retain: float | None = None) -> dict[str, Tensor]:
     """Language -> its mask at a threshold; by default the usual one of the task's metric."""
     if retain is None:
-        retain = RETAIN_PERPLEXITY if study.task(task).metric == "perplexity" else RETAIN
+        retain = _usual(study.task(task).metric)
     found = {language: search(study, task, seed, language, mask_seed) for language in study.languages}
     return {language: one.at(retain).mask for language, one in found.items()}
+
+
+def _usual(metric: str) -> float:
+    """The threshold of tasks of a metric."""
+    return RETAIN_PERPLEXITY if metric == "perplexity" else RETAIN
+
+
+def _depth(metric: str) -> dict:
+    """How far a search goes: perplexities are dear, and only one threshold is asked of them."""
+    return {"retain": _usual(metric)} if metric == "perplexity" else {"full_trajectory": True}
 
 
 def full_importance(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:
@@ -189,4 +199,4 @@ def _load(folder: Path) -> prune.Subnetwork:
         prune.Step(torch.from_numpy(mask), float(score), torch.from_numpy(importance))
         for mask, score, importance in zip(*arrays.values(), strict=True)
     ]
-    return prune.Subnetwork(steps[-1].mask, None, steps, steps[0].score, metric).at(RETAIN)
+    return prune.Subnetwork(steps[-1].mask, None, steps, steps[0].score, metric).at(_usual(metric))

@@ -29,7 +29,7 @@ MEASURES = {  # of the states of two levels; what is not symmetric is averaged o
     "PWCCA": lambda x, y: (representations.pwcca(x, y) + representations.pwcca(y, x)) / 2,
     "retrieval": lambda x, y: (representations.retrieval_accuracy(x, y) + representations.retrieval_accuracy(y, x)) / 2,
 }
-CONTROLLED = ("CKA", "retrieval")  # what is also measured on controls
+CONTROLLED = ("CKA", "retrieval")  # what is also measured in subnetworks and the untrained twin
 _SIDES = (  # of two models: what is compared with what
     ("full model", "full", "full", ""),
     ("own subnetwork", "own", "own", ""),
@@ -167,8 +167,8 @@ def across_languages(study: Study, task: str, seed: int, mask_seed: int) -> pd.D
 
     Returns:
         task, seed, a, b, heads ("full", "own": both languages through their own subnetworks, "shuffled": sentences
-        of b in another order, "untrained": the twin with random weights), measure, level, value; mean pooling, and
-        "CKA, first token".
+        of b in another order, for the first language only, "untrained": the twin with random weights), measure,
+        level, value; mean pooling, and "CKA, first token"; "RSA-regress" at the last level, first language only.
     """
     found = pruning.subnetworks(study, task, seed, mask_seed)
 
@@ -186,11 +186,16 @@ def across_languages(study: Study, task: str, seed: int, mask_seed: int) -> pd.D
 
 def _rows_across(views: dict, a: str, b: str) -> Iterator[tuple]:
     """heads, measure, level, value of one pair of languages."""
-    for heads, side in (("full", "full"), ("own", "own"), ("shuffled", "full"), ("untrained", "untrained")):
+    first = next(language for _, language in views)
+    for heads, side in (("full", "full"), ("shuffled", "full"), ("own", "own"), ("untrained", "untrained")):
+        if heads == "shuffled" and a != first:  # a floor needs no more than the pairs of one language
+            continue
         x, y = views[side, a], views[heads, b]
-        for name in MEASURES if heads == "full" else CONTROLLED:
+        for name in MEASURES if side == "full" else CONTROLLED:
             for level in x["mean"]:
                 yield heads, name, level, _likeness(name, x["mean"][level], y["mean"][level])
+        if side == "full" and a == first:  # dear, so only at the last level
+            yield heads, "RSA-regress", max(x["mean"]), _regressed(x["mean"][max(x["mean"])], y["mean"][max(y["mean"])])
         for level in x["first"]:
             yield heads, "CKA, first token", level, _likeness("CKA", x["first"][level], y["first"][level])
 
@@ -236,6 +241,14 @@ def _likeness(measure: str, x: Tensor, y: Tensor) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return MEASURES[measure](x, y)
+
+
+def _regressed(x: Tensor, y: Tensor) -> float:
+    """Correlation of predicted and true distances to a sixth of the sentences, mean over both directions."""
+    references = len(x) // 6
+    return (
+        representations.rsa_regress(x, y, references).pearson + representations.rsa_regress(y, x, references).pearson
+    ) / 2
 
 
 def _map(x: Levels, y: Levels) -> pd.DataFrame:
