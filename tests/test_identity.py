@@ -153,3 +153,13 @@ def run(tmp_path, source, *options):
     (tmp_path / "script.py").write_text(source + SCRIPT)
     command = [sys.executable, *(options or ["script.py"])]
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+
+def test_imported_packages_count_with_their_modules(stage):
+    counted = code_digests(stage("from xsub_utils import representations\n\ndef build(folder): pass\n").build, [])
+    assert counted.keys() == {"user_stage"}, "only this package is followed"
+    from xsub_utils.stages import states
+
+    counted = code_digests(states.states, [])
+    assert {"xsub_utils.representations", "xsub_utils.representations.similarity"} <= counted.keys()
+    assert {"xsub_utils.data", "xsub_utils.data.minibabel"} <= counted.keys()

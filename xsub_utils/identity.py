@@ -112,8 +112,14 @@ def _imports(source: str) -> list[tuple[str, Path]]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    candidates = [(name, ROOT.joinpath(*name.split(".")).with_suffix(".py")) for name in sorted(names)]
-    return [(name, path) for name, path in candidates if name.startswith(f"{PACKAGE}.") and path.is_file()]
+    inside = (name for name in sorted(names) if name.startswith(f"{PACKAGE}."))
+    return [(name, path) for name in inside for path in _files(name) if path.is_file()]
+
+
+def _files(name: str) -> tuple[Path, Path]:
+    """Where a module may lie: a file, or a folder of them."""
+    place = ROOT.joinpath(*name.split("."))
+    return place.with_suffix(".py"), place / "__init__.py"
 
 
 def _name(module: ModuleType) -> str:

@@ -20,7 +20,6 @@ from xsub_utils.plots import (
     task_panels,
 )
 
-OVERLAPS = {"jaccard": "measured", "expected_within": "by chance", "adjusted_within": "above chance"}
 ORDER = (  # of the curves against the full model, then of those against a subnetwork
     "own subnetwork",
     "other data seed",
@@ -61,9 +60,11 @@ def overlap(table: pd.DataFrame) -> Figure:
 
 
 def _bars(ax: Axes, rows: pd.DataFrame, heights: np.ndarray, **kwargs) -> None:
-    """Means with their intervals, one under the other; an unknown interval draws none."""
-    arms = np.nan_to_num(np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy()))
-    ax.errorbar(rows["mean"], heights, xerr=arms, fmt="o", ms=5, lw=1.4, **kwargs)
+    """Means with their ranges, one under the other; an unknown range draws none, and a mean may lie outside."""
+    limits = (rows[name].fillna(rows["mean"]) for name in ("low", "high"))
+    options = {"color": sns.color_palette()[0]}
+    ax.hlines(heights, *limits, lw=1.4, **options)
+    ax.plot(rows["mean"], heights, ls="", marker="o", ms=5, **options, **kwargs)
 
 
 @drawing("variance")
@@ -73,7 +74,7 @@ def variance(table: pd.DataFrame) -> Figure:
     names = in_order(table["component"])
     for title, ax in axes:
         rows = table[table["quantity"] == title].set_index("component").reindex(names)
-        arms = np.abs(rows[["low", "high"]].to_numpy().T - rows["share"].to_numpy())
+        arms = np.clip([rows["share"] - rows["low"], rows["high"] - rows["share"]], 0, None)
         ax.barh(names, rows["share"], xerr=np.nan_to_num(arms), color=sns.color_palette()[0], error_kw={"lw": 1.2})
         ax.set(title=title, xlabel="share of variance", xlim=(0, None))
     axes[0][1].invert_yaxis()
@@ -83,17 +84,13 @@ def variance(table: pd.DataFrame) -> Figure:
 @drawing("languages")
 def languages(table: pd.DataFrame) -> Figure:
     """Overlap above chance: task, a, b, value column; the diagonal is another data seed."""
-    return _language_maps(table, table.columns[-1], "a", "b")
-
-
-def _language_maps(table: pd.DataFrame, value: str, index: str, columns: str, **kwargs) -> Figure:
-    """One language × language map a task, all on one scale."""
-    side = 0.35 * table[index].nunique() + 0.6
+    value = table.columns[-1]
+    side = 0.35 * table["a"].nunique() + 0.6
     figure, axes = task_panels(table, width=side + 0.2, height=side, sharey=False)
-    scale = {"vmin": min(0, table[value].min()), "vmax": table[value].max()} | kwargs
     for task, rows, ax in axes:
-        heat(square(rows, index, columns, value), ax, "", cbar=False, **scale)
-        ax.set(title=task, xlabel="", ylabel="")
+        scale = {"vmin": min(0, table[value].min()), "vmax": table[value].max()}
+        heat(square(rows, "a", "b", value), ax, "", cbar=False, **scale)
+        ax.set(title=task, xlabel="overlap with", ylabel="mask of" if is_first(ax) else "")
     return figure
 
 
@@ -178,13 +175,13 @@ def levels(table: pd.DataFrame) -> Figure:
 @drawing("parallel")
 def parallel(table: pd.DataFrame) -> Figure:
     """Likeness of translations: measure, relation, level, value; bands hold all tasks and models."""
-    figure, axes = panels(in_order(table["measure"]), columns=3, width=2.7, height=2.5, sharey=True)
-    names = in_order(table["relation"])
+    figure, axes = panels(in_order(table["measure"]), columns=4, width=2.3, height=2.5, sharey=True)
+    names, last = in_order(table["relation"]), table["level"].max()
     for measure, ax in axes:
         rows = table[table["measure"] == measure]
         lines = {"hue_order": names, "marker": "o", "ms": 4, "err_kws": {"alpha": 0.1}}
         sns.lineplot(rows, x="level", y="value", hue="relation", ax=ax, **lines, **RANGE)
-        ax.set(title=measure, xlabel="level", ylabel="likeness")
+        ax.set(title=measure, xlabel="level", ylabel="likeness", xlim=(-0.2, last + 0.2))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return legend_above(figure, columns=4)
 
@@ -221,7 +218,7 @@ def truth(table: pd.DataFrame) -> Figure:
         rows = table[table["kind"] == kind].set_index("measure").loc[names].rename(columns={"rho": "mean"})
         sure = (rows["p"] < 0.05).to_numpy()
         for chosen, face in ((sure, None), (~sure, "white")):
-            _bars(ax, rows[chosen], np.flatnonzero(chosen), color=sns.color_palette()[0], mfc=face)
+            _bars(ax, rows[chosen], np.flatnonzero(chosen), mfc=face)
         ax.axvline(0, color=".5", lw=0.8)
         ax.set(title=kind, xlabel="Spearman's ρ", xlim=(-1.08, 1.08), yticks=range(len(names)), yticklabels=names)
         ax.set_ylim(len(names) - 0.5, -0.5)

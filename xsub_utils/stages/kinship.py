@@ -1,19 +1,17 @@
 """Notebook 03, the truth: which measure of likeness tells how the languages are related, and how stable each is."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from xsub_utils.data import languages as invented
 from xsub_utils.data import typology
 from xsub_utils.stages import finetuning, overlaps, pruning
-from xsub_utils.statistics import bootstrap_interval, mantel
+from xsub_utils.statistics import mantel
 from xsub_utils.study import Study, collect
 
-RESAMPLES = 500
 KIN = {True: "related", False: "unrelated"}
 SIDES = {"full": "", "own": ", own subnetworks", "untrained": ", untrained twin"}
 CELLS = ["measure", "task", "seed", "a", "b", "value"]
@@ -23,7 +21,9 @@ def true_relatedness(study: Study) -> dict[str, pd.DataFrame]:
     """Kind -> 1 − distance of every two languages: MiniBabel's own, or for natural languages those of URIEL+."""
     if study.source == "minibabel":
         return {kind: 1 - invented.distances(kind, study.languages) for kind in invented.DISTANCES}
-    return {kind: 1 - typology.typological_distances(kind, study.languages) for kind in typology.KINDS}
+    known = [code for code in study.languages if code in typology.LANGUAGES]
+    tables = {kind: 1 - typology.typological_distances(kind, known) for kind in typology.KINDS}
+    return {kind: table.reindex(index=study.languages, columns=study.languages) for kind, table in tables.items()}
 
 
 def with_relation(across: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -107,51 +107,46 @@ def of_transfer(study: Study, tasks: Sequence[str], seeds: Sequence[int]) -> pd.
 def against_truth(likeness: pd.DataFrame, truth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Spearman's ρ of each measure with each kind of true relatedness over the pairs of languages.
 
-    Each task's matrix is standardised, then they are averaged. The interval resamples models (task × seed), so it
-    covers their noise, not the choice of languages; p is that of a Mantel test, which permutes the languages.
+    Each model's matrix is standardised, then they are averaged. p is that of a Mantel test, which permutes the
+    languages; it is not corrected for the number of tests.
 
     Returns:
-        measure, kind, rho, low, high, p.
+        measure, kind, rho, low and high (the least and the largest ρ of a single task), p.
     """
     rows = []
     for measure, table in likeness.groupby("measure", sort=False):
-        stack, models = _stack(table, list(next(iter(truth.values()))))
-        if len(models):
-            rows += [(measure, kind, *_correlation(stack, models, related)) for kind, related in truth.items()]
+        stack, tasks = _stack(table, list(next(iter(truth.values()))))
+        if len(tasks):
+            rows += [(measure, kind, *_correlation(stack, tasks, related)) for kind, related in truth.items()]
     return pd.DataFrame(rows, columns=["measure", "kind", "rho", "low", "high", "p"])
 
 
-def _correlation(stack: np.ndarray, models: Sequence[str], related: pd.DataFrame) -> tuple[float, float, float, float]:
-    """ρ, the limits of its interval, and p; nan if all pairs of languages are equally related, or unknown."""
+def _correlation(stack: np.ndarray, tasks: np.ndarray, related: pd.DataFrame) -> tuple[float, float, float, float]:
+    """ρ, its range over tasks, and p; nan if all pairs of languages are equally related, or unknown."""
     known = ~np.eye(len(related), dtype=bool) & related.notna().to_numpy()
     target = related.to_numpy()[known]
     mean = stack.mean(0)
     if not target.size or np.ptp(target) == 0 or np.ptp(mean[known]) == 0:
         return (np.nan,) * 4
     test = mantel(pd.DataFrame(mean, related.index, related.columns), related)
-    rho = partial(_spearman, ranks=rankdata(target))
-    interval = bootstrap_interval(stack[:, known], rho, groups=models, resamples=RESAMPLES)
-    return test.r, interval.low, interval.high, test.p
+    single = [spearmanr(stack[tasks == task].mean(0)[known], target)[0] for task in np.unique(tasks)]
+    return test.r, min(single), max(single), test.p
 
 
-def _spearman(stack: np.ndarray, ranks: np.ndarray) -> float:
-    with np.errstate(invalid="ignore"):  # nan where resampled models find all languages equally alike
-        return np.corrcoef(rankdata(stack.mean(0)), ranks)[0, 1]
-
-
-def _stack(table: pd.DataFrame, codes: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def _stack(table: pd.DataFrame, codes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """One standardised language × language matrix for each model, symmetric where only one order was measured.
 
-    Models are left out of which a value is unknown, such as the overlap of two masks that keep no head.
+    Also the task of each. Models are left out that find all languages equally alike, or of which a value is unknown,
+    such as the overlap of two masks that keep no head.
     """
-    off, matrices, models = ~np.eye(len(codes), dtype=bool), [], []
-    for (task, seed), some in table.groupby(["task", "seed"], sort=False):
+    off, matrices, tasks = ~np.eye(len(codes), dtype=bool), [], []
+    for (task, _), some in table.groupby(["task", "seed"], sort=False):
         wide = some.pivot_table(index="a", columns="b", values="value").reindex(index=codes, columns=codes)
         full = wide.fillna(wide.T).to_numpy()
-        if np.isfinite(full[off]).all():
-            matrices.append((full - full[off].mean()) / (full[off].std() or 1))
-            models.append(f"{task} {seed}")
-    return np.array(matrices), models
+        if np.isfinite(full[off]).all() and np.ptp(full[off]) > 0:
+            matrices.append((full - full[off].mean()) / full[off].std())
+            tasks.append(task)
+    return np.array(matrices), np.array(tasks)
 
 
 def stability(pairs: pd.DataFrame, within: pd.DataFrame, between: pd.DataFrame) -> pd.DataFrame:
@@ -162,14 +157,21 @@ def stability(pairs: pd.DataFrame, within: pd.DataFrame, between: pd.DataFrame) 
             masks of their sizes could share at most.
         within, between: From `states.within_model` and `states.between_models`; mean over layers, mean pooling.
             Chance is the likeness to random heads; the ceiling that of a thing to itself or, for another model, of
-            the two full models. Intervals are over tasks.
+            the two full models. Low and high are the tasks with the least and the largest mean.
     """
     rows = []
     for differs in ("data seed", "model seed"):
         some = pairs[pairs["differs"] == differs].dropna(subset="jaccard")
         if len(some):
-            interval = bootstrap_interval(some["jaccard"].to_numpy(), np.mean, groups=some["task"])
-            rows.append(("mask Jaccard", differs, *interval, some["expected_within"].mean(), some["ceiling"].mean()))
+            rows.append(
+                (
+                    "mask Jaccard",
+                    differs,
+                    *_spread(some, "jaccard"),
+                    some["expected_within"].mean(),
+                    some["ceiling"].mean(),
+                )
+            )
     states = pd.concat([within, between]).query("pool == 'mean' and level > 0")
     cka = states.groupby(["against", "other"])["cka"].mean()
     for differs, chance, ceiling in (
@@ -180,6 +182,11 @@ def stability(pairs: pd.DataFrame, within: pd.DataFrame, between: pd.DataFrame) 
             subset="cka"
         )
         if len(some):
-            interval = bootstrap_interval(some["cka"].to_numpy(), np.mean, groups=some["task"])
-            rows.append(("CKA of states", differs, *interval, cka["own subnetwork", chance], ceiling))
+            rows.append(("CKA of states", differs, *_spread(some, "cka"), cka["own subnetwork", chance], ceiling))
     return pd.DataFrame(rows, columns=["measure", "seed", "mean", "low", "high", "chance", "ceiling"])
+
+
+def _spread(table: pd.DataFrame, value: str) -> tuple[float, float, float]:
+    """Mean over tasks, and the least and the largest mean of a task."""
+    means = table.groupby("task")[value].mean()
+    return means.mean(), means.min(), means.max()

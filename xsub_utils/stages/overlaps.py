@@ -17,7 +17,6 @@ from xsub_utils.encoders import load_encoder
 from xsub_utils.evaluate import evaluate
 from xsub_utils.stages import pruning
 from xsub_utils.stages.states import parallel
-from xsub_utils.statistics import bootstrap_interval
 from xsub_utils.study import Study, encoder_identity, load_model, stored_table
 from xsub_utils.tokens import token_overlap
 from xsub_utils.variance import variance_shares
@@ -34,7 +33,7 @@ CLUSTERINGS = {
     "k-means": lambda k: KMeans(k, n_init=30, random_state=0),
     "agglomerative": lambda k: AgglomerativeClustering(k, metric="cosine", linkage="complete"),
 }
-MEASURES = ("jaccard", "expected_within", "adjusted_within", "expected", "adjusted", "kappa", "matching", "overlap")
+MEASURES = ("jaccard", "expected_within", "adjusted_within", "p_within", "kappa", "matching", "overlap")
 PERPLEXITY = 10  # of t-SNE, as in Apostolikas et al. 2023
 
 
@@ -52,9 +51,7 @@ def pairs(found: dict[tuple, Tensor]) -> pd.DataFrame:
     table = overlap.compare(found, MEASURES)
     kept = np.array([[int(found[name].sum()) for name in pair] for pair in zip(table["a"], table["b"], strict=True)])
     # The Jaccard index that masks of these sizes could reach.
-    table["ceiling"] = kept.min(axis=1) / np.where(
-        kept.any(axis=1), kept.max(axis=1), np.nan
-    )  # of the Jaccard index of masks of these sizes
+    table["ceiling"] = kept.min(axis=1) / np.where(kept.any(axis=1), kept.max(axis=1), np.nan)
     for suffix, column in (("", "a"), ("_b", "b")):
         keys = pd.DataFrame(table.pop(column).tolist(), columns=[f"{factor}{suffix}" for factor in FACTORS])
         table = keys.join(table) if suffix == "" else table.join(keys)
@@ -64,14 +61,12 @@ def pairs(found: dict[tuple, Tensor]) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
-    """Mean of each value by what differs, with a 95 % interval over the tasks: differs, measure, mean, low, high."""
+    """Mean of each value by what differs, and its range over tasks: differs, measure, mean, low, high."""
+    groups = table["task"] + " " + table["task_b"]
     rows = []
     for differs, name in product([name for name in DIFFERS.values() if name in set(table["differs"])], values):
-        some = table[table["differs"] == differs].dropna(subset=name)
-        groups = some["task"] if "task" not in differs else some["task"] + some["task_b"]
-        unknown = (np.nan,) * 3  # masks without heads have no overlap
-        found = bootstrap_interval(some[name].to_numpy(), np.mean, groups=groups) if len(some) else unknown
-        rows.append((differs, name, *found))
+        means = table[table["differs"] == differs].groupby(groups)[name].mean()
+        rows.append((differs, name, means.mean(), means.min(), means.max()))
     return pd.DataFrame(rows, columns=["differs", "measure", "mean", "low", "high"])
 
 
@@ -108,7 +103,7 @@ def survivors(found: dict[tuple, Tensor]) -> pd.DataFrame:
     """Heads kept by every search of a task (or of all) in a language (or in all), and how many chance would leave.
 
     Returns:
-        task, language, kept (heads), expected (if every search kept as many at random), searches.
+        task, language, kept (heads), expected (if every search kept as many heads of each layer at random), searches.
     """
     keys = pd.DataFrame(list(found), columns=FACTORS)
     stack = np.stack([mask.numpy() for mask in found.values()])
@@ -119,7 +114,7 @@ def survivors(found: dict[tuple, Tensor]) -> pd.DataFrame:
             keys["task"].isin([task] if task != "all" else tasks)
             & keys["language"].isin([language] if language != "all" else languages)
         ]
-        chance = some[0].size * some.mean((1, 2)).prod()
+        chance = some.shape[2] * some.mean(2).prod(0).sum()
         rows.append((task, language, int(some.all(0).sum()), chance, len(some)))
     return pd.DataFrame(rows, columns=["task", "language", "kept", "expected", "searches"])
 

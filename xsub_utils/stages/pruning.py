@@ -62,8 +62,8 @@ def _usual(metric: str) -> float:
 
 
 def _depth(metric: str) -> dict:
-    """How far a search goes: perplexities are dear, and only one threshold is asked of them."""
-    return {"retain": _usual(metric)} if metric == "perplexity" else {"full_trajectory": True}
+    """How far a search goes: perplexities are dear, so theirs end with the last threshold that is asked for."""
+    return {"retain": min(THRESHOLDS)} if metric == "perplexity" else {"full_trajectory": True}
 
 
 def full_importance(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:

@@ -6,7 +6,7 @@ Both sides of every comparison read the same held-out sentences, or translations
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import combinations, product
+from itertools import combinations, permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from xsub_utils.encoders import load_encoder, random_twin
 from xsub_utils.stages import pruning
 from xsub_utils.study import Study, load_model, stored_table
 
-SENTENCES, BATCH = 240, 60
+SENTENCES, LEAST, BATCH = 240, 8, 60
 POOLS = ("first", "mean")
 MEASURES = {  # of the states of two levels; what is not symmetric is averaged over both directions
     "CKA": alignment.cka,
@@ -40,10 +40,18 @@ Views = dict[str, Levels]  # pool -> levels
 
 
 def parallel(study: Study) -> dict[str, list[str]]:
-    """Language -> sentences that nothing is trained on, row by row the same meanings, the shortest first."""
-    task = study.task("parallel")
-    held_out = (task.examples(split) for split in ("report", "stop"))
-    texts = pd.concat(held_out).pivot(index="id", columns="language", values="text")[list(study.languages)]
+    """Language -> sentences of the report split, row by row the same meanings, the shortest first.
+
+    Raises:
+        ValueError: If the languages have fewer than eight sentences in common.
+    """
+    rows = study.task("parallel").examples("report")
+    texts = rows.pivot(index="id", columns="language", values="text")[list(study.languages)].dropna()
+    if len(texts) < LEAST:
+        raise ValueError(
+            f"parallel text: the languages have {len(texts)} sentences in common; representations are compared on "
+            f"translations, at least {LEAST} with equal ids in every language"
+        )
     texts = texts.sample(min(SENTENCES, len(texts)), random_state=0)
     order = texts.map(lambda text: len(text.split())).sum(axis=1).argsort(kind="stable")  # spares padding
     return texts.iloc[order].to_dict("list")
@@ -67,7 +75,7 @@ def states(study: Study, task: str, seed: int, mask_seed: int) -> dict[tuple[str
 
     def build(out: Path) -> None:
         model, arrays = load_model(study.model_folder(task, seed)), {}
-        twin = random_twin(model, seed)
+        twin = random_twin(model, int(store.digest([task, seed])[:8], 16))  # another one for each model
         for language, mask in found.items():
             sides = {
                 "full": (model, None),
@@ -132,16 +140,14 @@ def _controls(language: str, views: dict) -> Iterator[tuple]:
 def between_models(study: Study, tasks: Sequence[str], seeds: Sequence[int], mask_seed: int) -> pd.DataFrame:
     """As `within_model`, of two models: other fine-tuning seeds of a task, and other tasks with the same seed."""
     rows = []
-    for (task, seed), (task_b, seed_b) in combinations(product(tasks, seeds), 2):
-        if (task == task_b) != (seed == seed_b):
-            other = "other model seed" if task == task_b else "other task"
-            views, views_b = (states(study, *one, mask_seed) for one in ((task, seed), (task_b, seed_b)))
+    views = {(task, seed): states(study, task, seed, mask_seed) for task, seed in product(tasks, seeds)}
+    for one, two in permutations(views, 2):
+        if (one[0] == two[0]) != (one[1] == two[1]):
+            other = "other model seed" if one[0] == two[0] else "other task"
             for language, (against, heads, heads_b, suffix) in product(study.languages, _SIDES):
-                some = _rows(
-                    language, against, other + suffix, language, views[heads, language], views_b[heads_b, language]
-                )
-                rows += [(task, task_b, seed, *row) for row in some]
-    columns = ["task", "task_b", "seed", "language", "against", "other", "whose", "pool", "level", "cka"]
+                x, y = views[one][heads, language], views[two][heads_b, language]
+                rows += [(*one, two[0], *row) for row in _rows(language, against, other + suffix, language, x, y)]
+    columns = ["task", "seed", "task_b", "language", "against", "other", "whose", "pool", "level", "cka"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -150,7 +156,7 @@ def level_maps(study: Study, tasks: Sequence[str], seeds: Sequence[int], mask_se
     views = {(task, seed): states(study, task, seed, mask_seed) for task, seed in product(tasks, seeds)}
     sides = [("the same model", (one, "full"), (one, "full")) for one in views]
     sides += [("its own subnetwork", (one, "full"), (one, "own")) for one in views]
-    for one, two in combinations(views, 2):
+    for one, two in permutations(views, 2):
         if (one[0] == two[0]) != (one[1] == two[1]):
             other = "another model seed" if one[0] == two[0] else "another task"
             sides.append((other, (one, "full"), (two, "full")))
@@ -244,8 +250,13 @@ def _likeness(measure: str, x: Tensor, y: Tensor) -> float:
 
 
 def _regressed(x: Tensor, y: Tensor) -> float:
-    """Correlation of predicted and true distances to a sixth of the sentences, mean over both directions."""
+    """Correlation of predicted and true distances to a sixth of the sentences, mean over both directions.
+
+    Nan where fewer than 31 sentences would be left to predict.
+    """
     references = len(x) // 6
+    if len(x) - references <= 30:
+        return float("nan")
     return (
         representations.rsa_regress(x, y, references).pearson + representations.rsa_regress(y, x, references).pearson
     ) / 2
