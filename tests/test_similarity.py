@@ -464,7 +464,7 @@ def test_across_languages_has_all_measures_and_controls(across):
     assert set(zip(across["a"], across["b"], strict=True)) == set(combinations(CODES, 2))
     measures = across.groupby("heads", sort=False)["measure"].unique().map(list).to_dict()
     few = [*states.CONTROLLED, "CKA, first token"]
-    every = [*states.MEASURES, few[-1]]
+    every = [*states.MEASURES, "RSA-regress", few[-1]]
     assert measures == {"full": every, "shuffled": every, "own": few, "untrained": few}
     assert set(across[across["heads"] == "shuffled"]["a"]) == {"qaa"}, "pairs of the first language are enough"
     assert set(across[across["measure"] == "CKA, first token"]["level"]) == {1, 2, 3, 4}
@@ -499,7 +499,7 @@ def test_between_models_compares_seeds_and_tasks(made):
     table = states.between_models(made, ["nli"], [0, 1], 0)
     keys = ["task", "seed", "task_b", "language", "against", "other", "whose", "pool", "level"]
     assert list(table) == [*keys, "cka"] and len(table) == 2 * 3 * 2, "both ways"
-    found = table[table["pool"] == "mean"].set_index(["against", "other"])["cka"]
+    found = table[table["pool"] == "mean"].groupby(["against", "other"])["cka"].mean()
     assert found["full model", "other model seed"] == pytest.approx(1), "turned and moved is the same"
     assert found["own subnetwork", "other model seed"] == pytest.approx(1), "and so is stretched"
     assert abs(found["own subnetwork", "other model seed, random heads"]) < 0.2
@@ -598,7 +598,12 @@ def test_likeness_of_states_takes_layers_and_other_languages():
     )
     assert set(table) == set(kinship.CELLS) and set(zip(table["a"], table["b"], strict=True)) == {("qaa", "qba")}
     assert table.set_index("measure")["value"].to_dict() == pytest.approx(
-        {"CKA of subnetworks": 0.4, "CKA of translations": 0.6, "CKA of translations, own subnetworks": 0.3}
+        {
+            "CKA of subnetworks": 0.4,
+            "CKA of translations": 0.6,
+            "CKA of translations, own subnetworks": 0.3,
+            "CKA of translations, untrained twin": 0.1,
+        }
     )
 
 
@@ -607,7 +612,8 @@ def test_states_of_the_study_fit(within, across):
     assert (table.groupby("measure").size() == 3).all(), "one row for each pair of three languages"
     curves = kinship.with_relation(across, Study(CODES))
     assert list(curves) == ["task", "seed", "measure", "relation", "level", "value"]
-    assert list(dict.fromkeys(curves["relation"])) == kinship.RELATIONS
+    sides = [kin + side for kin in kinship.KIN.values() for side in kinship.SIDES.values()]
+    assert list(dict.fromkeys(curves["relation"])) == [*sides, "shuffled sentences"]
     cka = across[(across["measure"] == "CKA") & (across["level"] == 2)].set_index(["a", "b", "heads"])["value"]
     found = curves[(curves["measure"] == "CKA") & (curves["level"] == 2)].set_index("relation")["value"]
     assert found["related"] == pytest.approx(cka["qaa", "qab", "full"])

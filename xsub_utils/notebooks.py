@@ -9,7 +9,9 @@ the same machine changes no byte.
 """
 
 import argparse
+import base64
 import hashlib
+import io
 import json
 import logging
 import re
@@ -92,7 +94,22 @@ def normalise(notebook: Mapping) -> Mapping:
         cell.metadata = {"tags": tags} if tags else {}
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if picture := output.get("data", {}).get("image/png"):
+                    output.data["image/png"] = _light(picture)
     return notebook
+
+
+def _light(picture: str) -> str:
+    """A PNG in base64 with a palette of 96 colours: a third of the size; one that has a palette stays as it is."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(base64.b64decode(picture)))
+    if image.mode == "P":
+        return picture
+    out = io.BytesIO()
+    image.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(out, "png", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 def committed() -> list[Path]:

@@ -69,7 +69,7 @@ def of_importance(importance: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_states(within: pd.DataFrame, across: pd.DataFrame) -> pd.DataFrame:
-    """Likeness of representations, mean over the layers; columns as above.
+    """Likeness of representations, mean over the layers; columns as above. RSA-regress lacks most pairs.
 
     Args:
         within: From `states.within_model`: two subnetworks on the same sentences.
@@ -79,7 +79,7 @@ def of_states(within: pd.DataFrame, across: pd.DataFrame) -> pd.DataFrame:
         "against == 'own subnetwork' and other == \"another language's\" and pool == 'mean' and level > 0"
     )
     masked = masked.rename(columns={"language": "a", "whose": "b", "cka": "value"}).assign(measure="CKA of subnetworks")
-    some = across[across["heads"].isin(SIDES) & (across["level"] > 0)]
+    some = across[across["heads"].isin(SIDES) & (across["level"] > 0) & (across["measure"] != "RSA-regress")]
     names = some["measure"] + " of translations" + some["heads"].map(SIDES)
     table = pd.concat([masked, some.assign(measure=names)])
     return table.groupby(CELLS[:-1], sort=False, as_index=False)["value"].mean()
