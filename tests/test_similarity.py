@@ -619,7 +619,7 @@ def test_states_of_the_study_fit(within, across):
     assert found["related"] == pytest.approx(cka["qaa", "qab", "full"])
     unrelated = [cka[a, "qba", "own"] for a in ("qaa", "qab")]
     assert found["unrelated, own subnetworks"] == pytest.approx(np.mean(unrelated))
-    assert found["untrained twin"] == pytest.approx(cka.xs("untrained", level="heads").mean())
+    assert found["related, untrained twin"] == pytest.approx(cka["qaa", "qab", "untrained"])
 
 
 def crossed(task, own, other):
