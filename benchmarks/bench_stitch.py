@@ -3,7 +3,7 @@
 What is compared: the training of a map at every level with the published procedure, which runs both models in full
 in every step; and our own procedure without its shared or kept states.
 
-    python benchmarks/bench_stitch.py            # about five minutes; writes bench_stitch.csv beside this file
+    python benchmarks/bench_stitch.py            # writes bench_stitch.csv beside this file
     python benchmarks/bench_stitch.py --quick    # seconds; writes nothing
 """
 
