@@ -259,7 +259,7 @@ def test_sparing_tokens_that_nobody_reads_changes_nothing(config, monkeypatch):
         spared = [results(mask) for mask in masks]
         assert set(widths) == {1}
         widths.clear()
-        monkeypatch.setattr(module, "_reads_first_token_only", lambda model: False)
+        monkeypatch.setattr(module, "reads_first_token_only", lambda model: False)
         plain = [results(mask) for mask in masks]
         assert min(widths) > 1
     for (logits, accuracy), (expected, same) in zip(spared, plain, strict=True):

@@ -16,7 +16,6 @@ from transformers import AutoConfig, AutoModel
 from xsub_utils import representations
 from xsub_utils.data import languages as invented
 from xsub_utils.data import minibabel
-from xsub_utils.encoders import load_encoder
 from xsub_utils.stages import finetuning, kinship, overlaps, pruning, states
 from xsub_utils.study import Study, load_model
 from xsub_utils.variance import DESIGN
@@ -308,8 +307,8 @@ class Words:
 def test_shared_tokens_by_hand(study, monkeypatch):
     texts = {"qaa": ["a b", "c d e"], "qab": ["a b c d", "c"], "qba": ["x", "y"]}
     monkeypatch.setattr(overlaps, "parallel", lambda _: texts)
-    monkeypatch.setattr(overlaps, "load_encoder", lambda *_: (None, Words()))
-    table = overlaps.shared_tokens(study, "nli")
+    monkeypatch.setattr(Study, "tokenizer", lambda _: Words())
+    table = overlaps.shared_tokens(study)
     assert set(table) == set(kinship.CELLS) and set(table["measure"]) == {"shared sub-words"}
     found = table.set_index(["a", "b"])["value"].to_dict()
     unequal = dict.fromkeys([("qaa", "qba"), ("qab", "qba"), ("qba", "qaa"), ("qba", "qab")], 0)
@@ -390,7 +389,7 @@ def test_states_have_every_level_but_the_embedding_of_the_first_token(study, vie
 
 def test_states_are_those_of_the_masked_model(study, views, drawn):
     model = load_model(study.model_folder("nli", 0))
-    batches = states.sentences(study, study.encoder_folder("nli"), "qab")
+    batches = states.sentences(study, "qab")
     for heads, gates in (("full", None), ("own", drawn[0, "qab"])):
         levels = representations.hidden_states(model, batches, gates, "mean")
         torch.testing.assert_close(torch.stack(list(views[heads, "qab"]["mean"].values())), torch.stack(levels))
@@ -398,13 +397,12 @@ def test_states_are_those_of_the_masked_model(study, views, drawn):
 
 
 def test_rows_of_states_are_the_sentences_in_their_order(study):
-    folder = study.encoder_folder("nli")
     read = [
         row[kept.bool()].tolist()
-        for batch in states.sentences(study, folder, "qaa")
+        for batch in states.sentences(study, "qaa")
         for row, kept in zip(batch["input_ids"], batch["attention_mask"], strict=True)
     ]
-    assert read == load_encoder(folder, "text")[1](states.parallel(study)["qaa"])["input_ids"]
+    assert read == study.tokenizer()(states.parallel(study)["qaa"])["input_ids"]
 
 
 def test_what_is_stored_is_not_computed_again(study, views, within, across, drawn, monkeypatch):

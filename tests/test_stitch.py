@@ -180,7 +180,7 @@ def check_identity(model, batches, metric, level, same):
 @each_model
 def test_identity_reproduces_logits_bit_by_bit_where_all_tokens_are_read(name, kind):
     model, (batch, *_) = new_model(name, kind), make_batches(kind)
-    exact = not evaluate_module._reads_first_token_only(model)
+    exact = not evaluate_module.reads_first_token_only(model)
     for level in range(LAYERS + 1):
         stitched = stitch(model, model, level, [batch], kind="linear", init="identity", epochs=0)
         assert stitched.bias is None

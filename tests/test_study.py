@@ -155,9 +155,11 @@ def test_collect_goes_over_all_combinations(study):
 def test_an_own_encoder_is_pretrained_on_training_texts_once(study, monkeypatch):
     monkeypatch.setattr("xsub_utils.study.SMALL", {"layers": 1, "heads": 2, "width": 8, "vocab_size": 60, "steps": 2})
     own = Study(PAIR, encoder="pretrain", **SMALL)
-    folder = own.encoder_folder("ner")
-    assert store.describe(Path(folder))["kind"] == "encoder"
-    assert Study(PAIR, encoder="pretrain", **SMALL).encoder_folder("ner") == folder
+    folder = own.encoder_folder()
+    described = store.describe(Path(folder))
+    assert described["kind"] == "encoder"
+    assert described["key"]["texts"] == store.digest(own.task("mlm").examples("train")["text"].tolist())
+    assert Study(PAIR, encoder="pretrain", **SMALL).encoder_folder() == folder
 
 
 def test_encoder_identity_follows_its_files(tmp_path):

@@ -89,7 +89,7 @@ def split_labels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor 
 @contextmanager
 def _first_token_only(model: nn.Module) -> Iterator[None]:
     """Spares a classifier that reads the first token alone the last layer's work on the others."""
-    if _reads_first_token_only(model):
+    if reads_first_token_only(model):
         output = model.base_model.encoder.layer[-1].attention.output
         with output.register_forward_pre_hook(lambda _, inputs: tuple(part[:, :1] for part in inputs)):
             yield
@@ -97,7 +97,7 @@ def _first_token_only(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _reads_first_token_only(model: nn.Module) -> bool:
+def reads_first_token_only(model: nn.Module) -> bool:
     """Whether this is one of transformers' own classifiers of that kind, its head not exchanged."""
     kind = type(model)
     if not (kind.__module__.startswith("transformers.") and kind.__name__.endswith("ForSequenceClassification")):

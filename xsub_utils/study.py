@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from xsub_utils import batches, encoders, finetune, settings, store
 from xsub_utils.data import Task, load_task
@@ -43,7 +44,7 @@ class Study:
         data: Folder or file of local data, "" otherwise; a folder in it that is named like a task has the
             data of that task.
         encoder: "minibabel-base", a hub id, a local folder, or "pretrain": a small encoder is pre-trained on
-            the training texts of the study.
+            the training texts of the study's task "mlm".
         preset: Settings of fine-tuning, a key of `settings.PRESETS`.
         epochs: Passes over the training data; 0 leaves the preset's.
         train_size, report_size: Examples per language to train on, and to report scores on.
@@ -77,9 +78,13 @@ class Study:
         """Batches of one language and split; a mask seed takes its own part of the pools "score" and "stop"."""
         return _batches(self, name, split, language, mask_seed)
 
-    def encoder_folder(self, name: str) -> str:
+    def encoder_folder(self) -> str:
         """What `load_encoder` is given; the study's own encoder is pre-trained first if that is asked for."""
-        return str(_pretrained(self, name)) if self.encoder == "pretrain" else self.encoder
+        return str(_pretrained(self)) if self.encoder == "pretrain" else self.encoder
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the encoder."""
+        return _tokenizer(self.encoder_folder())
 
     def model_folder(self, name: str, seed: int, languages: Sequence[str] | None = None) -> Path:
         """Folder of the model fine-tuned on a task, with one checkpoint per epoch.
@@ -89,7 +94,7 @@ class Study:
             seed: Fine-tuning seed: initial head and order of the data.
             languages: Languages to train on; by default all of the study, jointly.
         """
-        task, encoder = self.task(name), self.encoder_folder(name)
+        task, encoder = self.task(name), self.encoder_folder()
         chosen = settings.preset(self.preset, task)
         chosen = replace(chosen, epochs=self.epochs) if self.epochs else chosen
         key = {
@@ -166,9 +171,8 @@ def _batches(study: Study, name: str, split: str, language: str, mask_seed: int 
     examples = task.examples(split, language)
     if mask_seed is not None:
         examples = _slice(examples, {"score": study.score_size, "stop": study.stop_size}[split], mask_seed)
-    tokenizer = _tokenizer(study.encoder_folder(name))
     length = settings.preset(study.preset, task).max_length
-    return batches.make_batches(examples, tokenizer, task.kind, batch_size=EVALUATION_BATCH, max_length=length)
+    return batches.make_batches(examples, study.tokenizer(), task.kind, batch_size=EVALUATION_BATCH, max_length=length)
 
 
 def _slice(pool: pd.DataFrame, size: int, mask_seed: int) -> pd.DataFrame:
@@ -183,20 +187,14 @@ def _slice(pool: pd.DataFrame, size: int, mask_seed: int) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=8)
-def _tokenizer(encoder: str):
+def _tokenizer(encoder: str) -> PreTrainedTokenizerBase:
     return encoders.load_encoder(encoder, "text")[1]
 
 
 @lru_cache(maxsize=8)
-def _pretrained(study: Study, name: str) -> Path:
-    """A small encoder pre-trained on the training texts of the study; held-out text stays unseen."""
-    task = study.task(name)
-    examples = task.examples("train")
-    if task.kind == "token":
-        texts = [" ".join(words) for words in examples["tokens"]]
-    else:
-        pairs = ["text", "text_pair"] if "text_pair" in examples else ["text"]
-        texts = [text for column in pairs for text in examples[column]]
+def _pretrained(study: Study) -> Path:
+    """A small encoder for all tasks of the study, pre-trained on the training texts of its task "mlm"."""
+    texts = study.task("mlm").examples("train")["text"].tolist()
 
     def build(out: Path) -> None:
         encoders.pretrain_encoder(texts, out, **SMALL)

@@ -200,7 +200,7 @@ def perplexities(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataF
 
     Models are the pre-trained encoder, the fine-tuned model, and that through the language's own subnetwork.
     """
-    folder = study.encoder_folder(task)
+    folder = study.encoder_folder()
 
     def compute() -> pd.DataFrame:
         models = {
@@ -224,9 +224,9 @@ def perplexities(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataF
     return table.assign(task=task, seed=seed, mask_seed=mask_seed)
 
 
-def shared_tokens(study: Study, task: str) -> pd.DataFrame:
+def shared_tokens(study: Study) -> pd.DataFrame:
     """Share of the sub-words of sentences in b that those in a have too: measure, task, seed, a, b, value."""
-    texts, tokenizer = parallel(study), load_encoder(study.encoder_folder(task), "text")[1]
+    texts, tokenizer = parallel(study), study.tokenizer()
     rows = [(a, b, token_overlap(texts[a], texts[b], tokenizer)) for a, b in permutations(texts, 2)]
     return pd.DataFrame(rows, columns=["a", "b", "value"]).assign(measure="shared sub-words", task="", seed=0)
 

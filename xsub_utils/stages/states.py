@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xsub_utils import alignment, masks, representations, store
 from xsub_utils.batches import make_batches
-from xsub_utils.encoders import load_encoder, random_twin
+from xsub_utils.encoders import random_twin
 from xsub_utils.stages import pruning
 from xsub_utils.study import Study, load_model, stored_table
 
@@ -58,10 +58,10 @@ def parallel(study: Study) -> dict[str, list[str]]:
 
 
 @lru_cache(maxsize=64)
-def sentences(study: Study, encoder: str, language: str) -> list[dict]:
-    """Batches of the parallel sentences for an encoder, in their order."""
+def sentences(study: Study, language: str) -> list[dict]:
+    """Batches of the parallel sentences, in their order."""
     texts = pd.DataFrame({"text": parallel(study)[language]})
-    return make_batches(texts, load_encoder(encoder, "text")[1], "text", batch_size=BATCH, bucket=False)
+    return make_batches(texts, study.tokenizer(), "text", batch_size=BATCH, bucket=False)
 
 
 def states(study: Study, task: str, seed: int, mask_seed: int) -> dict[tuple[str, str], Views]:
@@ -84,7 +84,7 @@ def states(study: Study, task: str, seed: int, mask_seed: int) -> dict[tuple[str
                 "untrained": (twin, None),
             }
             for heads, (one, gates) in sides.items():
-                for pool, levels in _read(one, study, task, language, gates).items():
+                for pool, levels in _read(one, study, language, gates).items():
                     arrays |= {f"{heads} {language} {pool} {level}": x.numpy() for level, x in levels.items()}
         np.savez(out / "states.npz", **arrays)
 
@@ -115,11 +115,11 @@ def within_model(study: Study, task: str, seed: int, mask_seeds: Sequence[int]) 
         for language in study.languages:
             rows += _controls(language, views)
             for masks_of in again:
-                view = _read(model, study, task, language, masks_of[language])
+                view = _read(model, study, language, masks_of[language])
                 rows += _rows(language, "own subnetwork", "other data seed", language, views["own", language], view)
             for other, mask in found.items():
                 if study.languages.index(other) > study.languages.index(language):  # each pair on one side's sentences
-                    view = _read(model, study, task, language, mask)
+                    view = _read(model, study, language, mask)
                     for heads, against in (("full", "full model"), ("own", "own subnetwork")):
                         rows += _rows(language, against, "another language's", other, views[heads, language], view)
         return pd.DataFrame(rows, columns=["language", "against", "other", "whose", "pool", "level", "cka"])
@@ -222,10 +222,9 @@ def _plain(found: dict[str, Tensor]) -> dict[str, list]:
     return {name: mask.int().tolist() for name, mask in found.items()}
 
 
-def _read(model: nn.Module, study: Study, task: str, language: str, gates: Tensor | None) -> Views:
+def _read(model: nn.Module, study: Study, language: str, gates: Tensor | None) -> Views:
     """States of a language's sentences; the first token is the same for all of them before the first layer."""
-    inputs = sentences(study, study.encoder_folder(task), language)
-    found = representations.pooled_states(model, inputs, gates, POOLS)
+    found = representations.pooled_states(model, sentences(study, language), gates, POOLS)
     return {pool: dict(enumerate(levels[pool == "first" :], pool == "first")) for pool, levels in found.items()}
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from xsub_utils.evaluate import _reads_first_token_only, forward, split_labels
+from xsub_utils.evaluate import forward, reads_first_token_only, split_labels
 from xsub_utils.gates import head_gates
 from xsub_utils.names import one_of
 
@@ -57,7 +57,7 @@ class CutModel:
             self._in_force.enter_context(head_gates(self.model, gates))
         self.embeddings, layers = map(self.model.base_model.get_submodule, self._paths)
         self.layers = list(layers)
-        self._first_only = _reads_first_token_only(self.model)
+        self._first_only = reads_first_token_only(self.model)
         self._end_layers = [*self.layers[:-1], self._last_layer()]
 
     def check(self, level: int) -> None:
