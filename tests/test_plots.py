@@ -93,6 +93,28 @@ TABLES = {
     "03_stability": with_numbers(
         grid(measure=["mask Jaccard", "CKA of states"], seed=["data seed", "model seed"]), "mean", "chance", "ceiling"
     ).assign(low=0.0, high=1.0),
+    "04_conditions": with_numbers(
+        grid(
+            group=["subnetworks", "controls"],
+            condition=["itself", "task"],
+            map=["closed form", "trained"],
+            level=[1, 2],
+            task=TASKS,
+        ),
+        "ra",
+        "above_chance",
+    ),
+    "04_maps": with_numbers(
+        grid(condition=["itself", "task"], map=["closed form", "trained"], level=[1, 2]), "above_chance"
+    ),
+    "04_languages_stitched": with_numbers(grid(level=[1, 2], a=LANGUAGES, b=LANGUAGES), "above_chance"),
+    "04_tasks_stitched": with_numbers(grid(level=[1, 2], a=TASKS, b=TASKS), "above_chance"),
+    "04_pairs": with_numbers(grid(level=[1, 2], a=TASKS, b=TASKS), "above_chance"),
+    "04_against": with_numbers(
+        grid(condition=["itself", "task"], task=TASKS, level=[1, 2], kind=["Jaccard index", "CKA"]),
+        "likeness",
+        "above_chance",
+    ),
 }
 
 
@@ -363,3 +385,28 @@ def test_stability_stands_between_chance_and_ceiling():
     np.testing.assert_allclose(lines["chance"], table["chance"])
     np.testing.assert_allclose(lines["ceiling"], table["ceiling"])
     assert ticks(ax.yaxis)[0] == "mask Jaccard, data seed" and len(bars(ax)) == 4
+
+
+def test_stitched_scores_are_drawn_by_condition_for_trained_maps_alone():
+    table = TABLES["04_conditions"]
+    figure = plots.draw("04_conditions", table)
+    rows = table.query("group == 'controls' and map == 'trained' and condition == 'task'")
+    np.testing.assert_allclose(figure.axes[2].lines[1].get_ydata(), rows.groupby("level")["ra"].mean())
+    assert [text.get_text() for text in figure.legends[0].texts] == ["itself", "task"]
+
+
+def test_stitched_matrices_have_fronts_as_rows():
+    table = TABLES["04_tasks_stitched"]
+    figure = plots.draw("04_tasks_stitched", table)
+    assert [ax.get_title() for ax in figure.axes] == ["after layer 1", "after layer 2"]
+    np.testing.assert_allclose(figure.axes[1].collections[0].get_array().ravel(), table["above_chance"][4:])
+    assert figure.axes[0].get_ylabel() == "front, task" and figure.axes[0].get_xlabel() == "end, task"
+    ax = plots.draw("04_pairs", table).axes[0]
+    assert ticks(ax.yaxis)[1] == "nli → ner"
+
+
+def test_likeness_beside_relative_accuracy_has_a_point_for_each_row():
+    table = TABLES["04_against"]
+    for ax, (_, rows) in zip(plots.draw("04_against", table).axes, table.groupby("kind", sort=False), strict=True):
+        points = np.concatenate([points.get_offsets() for points in ax.collections])
+        np.testing.assert_allclose(sorted(points.tolist()), sorted(rows[["likeness", "above_chance"]].values.tolist()))

@@ -19,13 +19,14 @@ from transformers import AutoConfig
 from xsub_utils.gates import head_gates
 from xsub_utils.representations import (
     RegressionScores,
+    canonical,
+    canonical_scores,
     hidden_states,
     pooled_states,
     pwcca,
     retrieval_accuracy,
     rsa,
     rsa_regress,
-    similarity,
     svcca,
 )
 
@@ -428,14 +429,15 @@ def test_cca_heeds_neither_rotation_nor_scale_nor_shift(measure):
 
 def test_svcca_is_symmetric_and_pwcca_is_not():
     x, y = related(rows=100)
+    assert canonical_scores(x, y) == pytest.approx((svcca(x, y), pwcca(x, y), pwcca(y, x)), abs=1e-12)
     assert svcca(x, y) == pytest.approx(svcca(y, x), abs=1e-12)
     assert abs(pwcca(x, y) - pwcca(y, x)) > 1e-3
 
 
 def test_projection_weights_sum_to_one():
     x, y = related()
-    correlations, variates = similarity._canonical(x, y, 0.99)
-    weights = similarity._projection_weights(variates, x)
+    correlations, variates, _ = canonical._canonical(x, y, 0.99)
+    weights = canonical._projection_weights(variates, x)
     assert len(weights) == len(correlations) == 6
     assert float(weights.sum()) == pytest.approx(1)
     assert weights.min() > 0
@@ -457,7 +459,7 @@ def test_directions_of_rounding_do_not_count(measure):
 def test_svcca_of_noise_is_as_documented():
     found = [svcca(gaussian(200, 60, 2 * seed), gaussian(200, 40, 2 * seed + 1), 1) for seed in range(5)]
     x, y = gaussian(200, 60), gaussian(200, 40, 1)
-    correlations, _ = similarity._canonical(x, y, 1)
+    correlations, *_ = canonical._canonical(x, y, 1)
     assert float(correlations.square().mean()) == pytest.approx(60 / 199, abs=0.02)
     assert max(found) < math.sqrt(60 / 199)
 
@@ -596,7 +598,7 @@ def test_zeros_have_no_cosine(name):
         MEASURES[name](x, y)
 
 
-@pytest.mark.parametrize("measure", [rsa, svcca, pwcca, retrieval_accuracy])
+@pytest.mark.parametrize("measure", [rsa, canonical_scores, retrieval_accuracy])
 def test_examples_have_to_match(measure):
     x, y = related(others=8)
     without_shape_checks = inspect.unwrap(measure)

@@ -490,6 +490,8 @@ def made(monkeypatch):
         return {(heads, "qaa"): {pool: {1: one} for pool in ("first", "mean")} for heads, one in sides.items()}
 
     monkeypatch.setattr(states, "states", views)
+    monkeypatch.setattr(states, "stored_table", lambda _kind, _key, compute: compute())
+    monkeypatch.setattr(states, "_key", lambda *_: {})
     return Study(["qaa"])
 
 
@@ -523,8 +525,10 @@ def test_level_maps_name_other_models(made):
 
 def test_sentences_that_are_all_alike_have_no_likeness():
     flat = torch.ones(8, 3)
-    assert all(np.isnan(states._likeness(name, flat, noise(0, 8).float())) for name in ("CKA", "RSA", "SVCCA"))
-    assert states._map({1: flat}, {1: noise(0, 8).float()})["cka"].isna().all()
+    found = states.likeness(flat, noise(0, 8).float(), states.MEASURES)
+    assert list(found) == list(states.MEASURES) and np.isnan(list(found.values())).all()
+    (cell,) = states._cells({"mean": {1: flat}}, {"mean": {1: noise(0, 8).float()}})
+    assert np.isnan(cell[-1])
 
 
 # Kinship

@@ -21,6 +21,7 @@ from xsub_utils.stitch import (
     relative_accuracy,
     sites,
     stitch,
+    stitch_fronts,
     stitched_predictions,
     stitched_score,
 )
@@ -228,8 +229,8 @@ def test_stitched_logits_are_those_of_both_models_in_full(name, kind, kernel):
 
 def logits(stitched, front, end, batch, front_gates=None, end_gates=None):
     cache = StateCache()
-    pair = maps._Pair(cache.model(front, front_gates), cache.model(end, end_gates), stitched.level, cache)
-    return pair.run(batch, stitched)[1]
+    pair = sites.Pair(cache.model(front, front_gates), cache.model(end, end_gates), stitched.level, cache)
+    return pair.end.run(batch, stitched(pair.states(batch)), stitched.level)[1]
 
 
 @pytest.mark.parametrize("kind", ["linear", "affine"])
@@ -318,7 +319,7 @@ def test_only_the_map_takes_gradients_and_models_stay_as_they_are(kind, monkeypa
     monkeypatch.setattr(torch.optim, "Adam", lambda parts, lr: trained.extend(parts) or adam(parts, lr))
     options = {"front_gates": random_mask(3), "end_gates": random_mask(4)}
     stitched = stitch(front, end, 1, make_batches(), kind=kind, epochs=1, **options)
-    assert [tuple(one.shape) for one in trained] == [(24, 24), (24,)][: 1 + (kind == "affine")]
+    assert [tuple(one.shape) for one in trained] == [(1, 24, 24), (1, 24)][: 1 + (kind == "affine")]
     assert all(one.grad is not None for one in trained)
     assert not stitched.weight.requires_grad
     stitched_predictions(stitched, front, end, make_batches(), **options)
@@ -407,6 +408,60 @@ def test_gates_given_while_others_are_in_force_multiply():
     with head_gates(model, a):
         found = stitch(model, model, 2, batches, front_gates=b, epochs=1)
     assert_same_map(found, stitch(model, model, 2, batches, front_gates=a & b, end_gates=a, epochs=1))
+
+
+def test_fronts_trained_together_are_those_trained_alone():
+    kind = "BertForTokenClassification"
+    end, batches = new_model("bert", kind, 1), make_batches(kind)
+    fronts = [(end, random_mask()), (new_model(seed=2), None), (new_model("bert", kind, 3), random_mask(4))]
+    options = {"end_gates": random_mask(5), "epochs": 3, "lr": 1e-2}
+    for level, affine in ((1, "affine"), (LAYERS, "linear")):
+        together = stitch_fronts(fronts, end, level, batches, kind=affine, **options)
+        for (front, gates), found in zip(fronts, together, strict=True):
+            alone = stitch(front, end, level, batches, kind=affine, front_gates=gates, **options)
+            torch.testing.assert_close(found.weight, alone.weight, rtol=1e-8, atol=1e-8)
+            assert found.losses == pytest.approx(alone.losses) and (found.bias is None) == (affine == "linear")
+
+
+def test_fronts_together_have_one_width_and_are_named_when_they_diverge():
+    wide, end = new_model(hidden_size=32), new_model(seed=1)
+    with raises("fronts: their states have [24, 32] features; one width in a call would be right"):
+        stitch_fronts([(wide, None), (end, None)], end, 1, make_batches(), epochs=1)
+    assert len(stitch_fronts([(wide, None), (end, None)], end, 1, make_batches(), epochs=0)) == 2
+    with raises("fronts: there is no front"):
+        stitch_fronts([], end, 1, make_batches())
+    with raises("training from front 0 diverged"):
+        stitch_fronts([(end, None), (end, None)], end, 1, make_batches(), lr=1e308, epochs=3)
+
+
+def test_a_full_cache_gives_up_the_model_that_was_asked_for_longest_ago(monkeypatch):
+    models, batches = [new_model(seed=seed) for seed in range(3)], make_batches()
+    size = sum(batch["input_ids"].numel() for batch in batches) * 24 * 8
+    cache = StateCache(2 * size)
+    cut = [cache.model(model, None) for model in models]
+    reads = []
+    read = sites.CutModel.read
+    monkeypatch.setattr(sites.CutModel, "read", lambda self, *what: reads.append(cut.index(self)) or read(self, *what))
+    for number in (0, 1, 0, 2, 0, 1):
+        for batch in batches:
+            cache.states(cut[number], batch, 1)
+        assert cache.bytes <= 2 * size
+    assert reads == [number for number in (0, 1, 2, 1) for _ in batches]
+
+
+def test_heads_are_removed_from_the_copy_alone():
+    model, mask = new_model(), random_mask()
+    mask[-1] = False  # the layer that reads its first query alone
+    cut = sites.CutModel(model, mask)
+    assert sum(one.numel() for one in cut.model.parameters()) < sum(one.numel() for one in model.parameters())
+    mine = {one.data_ptr() for one in model.parameters()}
+    whole = [one for one in cut.model.parameters() if one.data_ptr() in mine]
+    assert len(whole) > len(mine) / 2, "what is not cut is shared"
+    stitched = stitch(model, model, 1, make_batches(), front_gates=mask, end_gates=mask, init="identity", epochs=0)
+    options = {"front_gates": mask, "end_gates": mask}
+    outputs, _ = stitched_predictions(stitched, model, model, make_batches(), **options)
+    right, _ = evaluate_module.predictions(model, make_batches(), mask)
+    assert all(torch.equal(one, other) for one, other in zip(outputs, right, strict=True))
 
 
 # Scores

@@ -56,7 +56,7 @@ _PLACES = {
     "xlm-roberta": _BERT,
     "xlm-roberta-xl": _BERT,
 }
-_REMOVABLE = [model_type for model_type, places in _PLACES.items() if places["encoder"].removable]
+REMOVABLE = tuple(model_type for model_type, places in _PLACES.items() if places["encoder"].removable)
 
 
 class _Attention(NamedTuple):
@@ -145,7 +145,7 @@ def check_gates(model: nn.Module, batch: Mapping[str, Tensor], part: str = "enco
         )
 
 
-def remove_heads(model: nn.Module, mask: Bool[Tensor, "layers heads"]) -> nn.Module:
+def remove_heads(model: nn.Module, mask: Bool[Tensor, "layers heads"], share: bool = False) -> nn.Module:
     """A smaller copy of the model without the pruned heads of its encoder; it computes what masking does.
 
     A layer may lose all its heads; the bias of its output projection stays. No configuration describes such
@@ -154,19 +154,21 @@ def remove_heads(model: nn.Module, mask: Bool[Tensor, "layers heads"]) -> nn.Mod
     Args:
         model: As in `head_shape`; left as it was.
         mask: True where the head is kept.
+        share: Whether the copy has the model's own parameters wherever nothing is cut out of them.
 
     Raises:
         ValueError: If the architecture allows no exact removal or the mask does not fit; and as in `head_shape`.
 
     Source: Michel et al. 2019, section 4.
     """
-    if (model_type := _model_type(model)) not in _REMOVABLE:
+    if (model_type := _model_type(model)) not in REMOVABLE:
         raise ValueError(
             f"model: heads of {model_type} models can only be masked, by head_gates(model, mask); "
-            f"they can be removed from {', '.join(_REMOVABLE)} models"
+            f"they can be removed from {', '.join(REMOVABLE)} models"
         )
     _check_shape("mask", mask, _attentions(model, "encoder"))
-    pruned = copy.deepcopy(model)
+    own = {id(values): values for values in (*model.parameters(), *model.buffers())} if share else {}
+    pruned = copy.deepcopy(model, own)
     for attention, kept in zip(_attentions(pruned, "encoder"), mask, strict=True):
         _keep_heads(attention, kept)
         if not kept.any():
@@ -275,12 +277,14 @@ def _headless(attention: _Attention) -> _Headless:
 
 def _keep_heads(attention: _Attention, kept: Bool[Tensor, " heads"]) -> None:
     """Cuts the other heads out of the projections."""
+    attention.output._forward_pre_hooks.clear()  # gates in force while the model was copied
+    if kept.all():
+        return
     units = kept.repeat_interleave(attention.head_size).nonzero().flatten()
     for projection in attention.core.children():
         if isinstance(projection, nn.Linear) and projection is not attention.output:
             _cut(projection, units, dim=0)
     _cut(attention.output, units, dim=1)
-    attention.output._forward_pre_hooks.clear()  # gates in force while the model was copied
     heads = int(kept.sum())
     sizes = {"num_attention_heads": heads, "num_heads": heads, "n_heads": heads, "all_head_size": len(units)}
     for name in sizes.keys() & vars(attention.core).keys():

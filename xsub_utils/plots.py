@@ -172,6 +172,17 @@ def legend_above(figure: Figure, columns: int = 8) -> Figure:
     return figure
 
 
+def legend_right(figure: Figure) -> Figure:
+    """The figure with one legend beside all panels, of every name that one of them has."""
+    found = {}
+    for ax in figure.axes:
+        found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        if legend := ax.get_legend():
+            legend.remove()
+    figure.legend(found.values(), found.keys(), loc="outside right center", frameon=False)
+    return figure
+
+
 def language_lines(table: pd.DataFrame, x: str, y: str, ylabel: str) -> Figure:
     """A panel for each task, a line for each language over whole numbers `x`; bands hold all seeds."""
     figure, axes = task_panels(table)

@@ -15,6 +15,7 @@ from xsub_utils.plots import (
     in_order,
     is_first,
     legend_above,
+    legend_right,
     panels,
     square,
     task_panels,
@@ -147,18 +148,7 @@ def cka(table: pd.DataFrame) -> Figure:
         ax.set(title={"first": "first token", "mean": "mean of tokens"}[pool], xlabel="layer")
         ax.set_ylabel(f"CKA with the {against}")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _legend_right(figure)
-
-
-def _legend_right(figure: Figure) -> Figure:
-    """The figure with one legend beside all panels, of every name that one of them has."""
-    found = {}
-    for ax in figure.axes:
-        found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        if legend := ax.get_legend():
-            legend.remove()
-    figure.legend(found.values(), found.keys(), loc="outside right center", frameon=False)
-    return figure
+    return legend_right(figure)
 
 
 @drawing("levels")

@@ -11,19 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
-from sklearn.linear_model import Ridge
-from sklearn.metrics import make_scorer
-from sklearn.model_selection import GridSearchCV, KFold
 from torch import Tensor
 
 from xsub_utils.names import one_of
+from xsub_utils.representations.rows import checked, constant
 
 _ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _FOLDS = 10
-_ROUNDING = 1e-6  # what float32 arithmetic leaves, as a share, of a difference that is truly zero
 
 
 def rsa(
@@ -50,11 +47,11 @@ def rsa(
     """
     one_of("distance", distance, ("cosine", "euclidean"))
     one_of("method", method, ("pearson", "spearman"))
-    x, y = _checked(x, y, least=3, unit=distance == "cosine")
-    if _constant("examples", x=x, y=y):
+    x, y = checked(x, y, least=3, unit=distance == "cosine")
+    if constant("examples", x=x, y=y):
         return math.nan
     x, y = _distances(x, distance), _distances(y, distance)
-    if _constant("distances between examples", x=x, y=y):
+    if constant("distances between examples", x=x, y=y):
         return math.nan
     pair = (x, y) if method == "pearson" else (rankdata(x), rankdata(y))
     return float(np.corrcoef(*pair)[0, 1])
@@ -103,64 +100,15 @@ def rsa_regress(
 
     Source: Chrupała & Alishahi 2019, section 4 (RSA_regress).
     """
-    x, y = _checked(x, y, least=3 * _FOLDS + 1, unit=True)
+    x, y = checked(x, y, least=3 * _FOLDS + 1, unit=True)
     chosen, rest = _split(len(x), references, seed)
-    if _constant("examples to predict", x=x[rest], y=y[rest]):
+    if constant("examples to predict", x=x[rest], y=y[rest]):
         return RegressionScores(*[math.nan] * 4)
-    distances = ((1 - rows[rest] @ rows[chosen].T).numpy() for rows in (x, y))
-    scores = {"mse": "neg_mean_squared_error", "r2": "r2", "pearson": make_scorer(_mean_pearson)}
-    search = GridSearchCV(Ridge(), {"alpha": _ALPHAS}, scoring=scores, refit=False, cv=KFold(_FOLDS))
-    table = search.fit(*distances).cv_results_
-    best = table["mean_test_mse"].argmax()  # sklearn's is negative
-    pearson, r2, loss = (float(table[f"mean_test_{name}"][best]) for name in ("pearson", "r2", "mse"))
-    return RegressionScores(pearson, r2, -loss, _ALPHAS[best])
-
-
-def svcca(x: Float[Tensor, "examples features"], y: Float[Tensor, "examples others"], variance: float = 0.99) -> float:
-    """Mean canonical correlation of the principal directions of x with those of y.
-
-    Args:
-        x, y: Two representations of the same examples, many more than there are directions. Of independent
-            noise the mean squared correlation is k / (examples - 1), k being the larger number of directions.
-        variance: Share of each side's variance that its principal directions are to hold; 1 keeps all.
-
-    Returns:
-        In [0, 1]; 1 for x and any rotation, scaling or shift of it. The mean is over as many correlations as
-        the side with fewer directions has. Nan if a side is the same for all examples within rounding.
-
-    Raises:
-        ValueError: If `variance` is out of range, the examples do not match or are too few, a value is not
-            finite, or the directions of a side can express anything, so that the result would always be 1.
-
-    Source: Raghu et al. 2017, section 2.
-    """
-    x, y = _checked(x, y, least=3)
-    if _constant("examples", x=x, y=y):
-        return math.nan
-    correlations, _ = _canonical(x, y, variance)
-    return float(correlations.mean())
-
-
-def pwcca(x: Float[Tensor, "examples features"], y: Float[Tensor, "examples others"], variance: float = 0.99) -> float:
-    """Mean canonical correlation of x with y, weighted by how much of x each correlated direction accounts for.
-
-    Args:
-        x: The side whose features weigh the directions; `pwcca(y, x)` is another number.
-        y, variance: As for `svcca`.
-
-    Returns:
-        In [0, 1]; see `svcca`.
-
-    Raises:
-        ValueError: As `svcca`.
-
-    Source: Morcos et al. 2018, section 2.2: the weight of the variate h is Σ_j |<h, x_j>| over the features x_j.
-    """
-    x, y = _checked(x, y, least=3)
-    if _constant("examples", x=x, y=y):
-        return math.nan
-    correlations, variates = _canonical(x, y, variance)
-    return float(_projection_weights(variates, x) @ correlations)
+    near, far = ((1 - rows[rest] @ rows[chosen].T).numpy() for rows in (x, y))
+    folds = [_fold_scores(near, far, fold) for fold in np.array_split(np.arange(len(rest)), _FOLDS)]
+    pearson, r2, mse = np.mean(folds, axis=0).T
+    best = mse.argmin()
+    return RegressionScores(float(pearson[best]), float(r2[best]), float(mse[best]), _ALPHAS[best])
 
 
 def retrieval_accuracy(
@@ -190,8 +138,8 @@ def retrieval_accuracy(
         raise ValueError(f"k={k}: there is no such neighbourhood; at least 1 would be right")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x, y: of {x.shape[1]} and {y.shape[1]} features; a cosine needs the same of both")
-    x, y = _checked(x, y, least=2, unit=True)
-    if _constant("examples", x=x, y=y):
+    x, y = checked(x, y, least=2, unit=True)
+    if constant("examples", x=x, y=y):
         return math.nan
     scores = x @ y.T
     if margin:
@@ -227,40 +175,26 @@ def _split(count: int, references: int | Sequence[int], seed: int) -> tuple[np.n
     return chosen, order[~np.isin(order, chosen)]
 
 
+def _fold_scores(x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> list[tuple[float, float, float]]:
+    """Correlation, share of variance and squared error in one fold, predicted from the others, for each penalty."""
+    rest = np.delete(np.arange(len(x)), fold)
+    middle, target = x[rest].mean(0), y[rest].mean(0)
+    left, values, right = np.linalg.svd(x[rest] - middle, full_matrices=False)  # one for all penalties
+    scores, seen, true = (x[fold] - middle) @ right.T, left.T @ (y[rest] - target), y[fold] - target
+    found = []
+    for alpha in _ALPHAS:
+        predicted = (scores * (values / (values**2 + alpha))) @ seen
+        error, spread = (true - predicted) ** 2, (true - true.mean(0)) ** 2
+        r2 = (1 - error.sum(0) / spread.sum(0)).mean()
+        found.append((_mean_pearson(true, predicted), float(r2), float(error.mean())))
+    return found
+
+
 def _mean_pearson(true: np.ndarray, predicted: np.ndarray) -> float:
     """Correlation over the examples, mean over the references."""
     true, predicted = true - true.mean(0), predicted - predicted.mean(0)
     lengths = np.linalg.norm(true, axis=0) * np.linalg.norm(predicted, axis=0)
     return float(((true * predicted).sum(0) / lengths).mean())
-
-
-def _canonical(x: Tensor, y: Tensor, variance: float) -> tuple[Tensor, Float[Tensor, "examples variates"]]:
-    """Canonical correlations, falling, and the canonical variates of x, orthonormal."""
-    bases = {"x": _principal(x, variance), "y": _principal(y, variance)}
-    for name, basis in bases.items():
-        if basis.shape[1] >= len(x) - 1:
-            raise ValueError(
-                f"{name}: its {basis.shape[1]} directions are all that {len(x)} examples can differ in, so that "
-                f"every correlation is 1; more examples or a variance below {variance} would be right"
-            )
-    left, correlations, _ = torch.linalg.svd(bases["x"].T @ bases["y"], full_matrices=False)
-    return correlations.clamp(max=1), bases["x"] @ left
-
-
-def _principal(rows: Tensor, variance: float) -> Float[Tensor, "examples directions"]:
-    """Orthonormal scores of the examples in the fewest directions that hold the share of the variance."""
-    if not 0 < variance <= 1:
-        raise ValueError(f"variance={variance}: not a share of the variance; above 0 and at most 1 would be right")
-    scores, values, _ = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    held_from_here = values.square().flip(0).cumsum(0).flip(0)
-    needed = held_from_here > (1 - variance) * held_from_here[0]
-    # The root lets rows that are not constant keep a direction.
-    return scores[:, needed & (values > _ROUNDING * rows.norm() / math.sqrt(len(values)))]
-
-
-def _projection_weights(variates: Float[Tensor, "examples variates"], rows: Tensor) -> Float[Tensor, " variates"]:
-    weights = (variates.T @ (rows - rows.mean(0))).abs().sum(1)
-    return weights / weights.sum()
 
 
 def _neighbourhood(cosines: Float[Tensor, "examples examples"], k: int) -> Float[Tensor, "examples examples"]:
@@ -276,41 +210,3 @@ def _neighbourhood(cosines: Float[Tensor, "examples examples"], k: int) -> Float
         stacklevel=3,
     )
     return torch.full_like(means, math.nan)
-
-
-# Checks
-
-
-def _checked(x: Tensor, y: Tensor, least: int, unit: bool = False) -> tuple[Tensor, Tensor]:
-    """Both sides in float64 on the CPU, as rows of length 1 if asked, once they are known to be in order."""
-    if len(x) != len(y):
-        raise ValueError(f"x, y: of {len(x)} and {len(y)} examples; row i of both has to be of one example")
-    if len(x) < least:
-        raise ValueError(f"x, y: {len(x)} examples are too few; at least {least} would be right")
-    sides = [_finite(name, values.detach().double().cpu()) for name, values in (("x", x), ("y", y))]
-    return tuple(_unit(name, rows) if unit else rows for name, rows in zip("xy", sides, strict=True))
-
-
-def _finite(name: str, rows: Tensor) -> Tensor:
-    bad = (~rows.isfinite()).any(1).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f"{name}: nan or infinite in {len(bad)} examples, first {bad[0]}; leave them out of both")
-    return rows
-
-
-def _unit(name: str, rows: Tensor) -> Tensor:
-    """Rows of length 1; of zeros alone nothing can be made, and they stay, to be found constant."""
-    lengths = rows.norm(dim=1, keepdim=True)
-    bad = (lengths == 0).flatten().nonzero().flatten().tolist()
-    if 0 < len(bad) < len(rows):
-        raise ValueError(f"{name}: zero in {len(bad)} examples, first {bad[0]}, has no cosine; leave them out of both")
-    return rows / lengths.clamp(min=torch.finfo(rows.dtype).tiny)
-
-
-def _constant(what: str, **sides: Shaped[Tensor, "..."]) -> bool:
-    """Whether all rows of a side are the same within rounding, which is then warned of."""
-    names = [name for name, rows in sides.items() if (rows - rows.mean(0)).norm() <= _ROUNDING * rows.norm()]
-    if names:
-        message = f"{', '.join(names)}: all {what} are the same, so that the result is nan"
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
-    return bool(names)

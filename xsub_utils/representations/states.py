@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from xsub_utils.evaluate import Batches, eval_mode, split_labels
 from xsub_utils.gates import head_gates
 from xsub_utils.names import one_of
+
+POOLS = ("first", "mean")
 
 
 def hidden_states(
@@ -46,7 +48,7 @@ def pooled_states(
     model: nn.Module,
     batches: Batches,
     gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
-    pools: Sequence[str] = ("first", "mean"),
+    pools: Sequence[str] = POOLS,
     part: str = "encoder",
 ) -> dict[str, list[Float[Tensor, "examples features"]]]:
     """What `hidden_states` gives for each of several ways of pooling, from one pass through the model.
@@ -60,16 +62,15 @@ def pooled_states(
     """
     if part != "encoder":
         raise ValueError(f"part={part!r}: only an encoder has states of the input alone; 'encoder' would be right")
-    poolers = {pool: _POOLERS[one_of("pool", pool, _POOLERS)] for pool in pools}
-    rows = {pool: [] for pool in pools}
+    rows = {one_of("pool", pool, POOLS): [] for pool in pools}
     with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates, part):
         for batch in tqdm(batches, desc="hidden states", delay=5, leave=False):
             levels, mask = _levels(model, batch)
-            for pool, pooled in rows.items():
-                pooled.append([poolers[pool](states.float(), mask).cpu() for states in levels])
+            for pool, parts in rows.items():
+                parts.append([pooled(states.float(), mask, pool).cpu() for states in levels])
     if not all(rows.values()):
         raise ValueError("batches: there is no batch; at least one would be right")
-    return {pool: [torch.cat(parts) for parts in zip(*pooled, strict=True)] for pool, pooled in rows.items()}
+    return {pool: [torch.cat(parts) for parts in zip(*found, strict=True)] for pool, found in rows.items()}
 
 
 def _levels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Sequence[Tensor], Bool[Tensor, "examples tokens"]]:
@@ -84,13 +85,20 @@ def _levels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Sequence[Ten
     return levels, mask
 
 
-def _first(states: Float[Tensor, "examples tokens features"], mask: Bool[Tensor, "examples tokens"]) -> Tensor:
-    """State of the first token, wherever the padding is."""
-    return states[torch.arange(len(states), device=states.device), mask.int().argmax(1)]
+def pooled(
+    states: Float[Tensor, "examples tokens features"], mask: Shaped[Tensor, "examples tokens"], pool: str = "first"
+) -> Float[Tensor, "examples features"]:
+    """One vector per example from the states of all its tokens, those of padding left out.
 
+    Args:
+        states: At one level.
+        mask: Not 0 for tokens, 0 for padding; every example needs a token.
+        pool: "first" takes the first token, wherever the padding is, "mean" the mean over all tokens.
 
-def _mean(states: Float[Tensor, "examples tokens features"], mask: Bool[Tensor, "examples tokens"]) -> Tensor:
+    Raises:
+        ValueError: If `pool` is unknown.
+    """
+    mask = mask.to(states.device) != 0
+    if one_of("pool", pool, POOLS) == "first":
+        return states[torch.arange(len(states), device=states.device), mask.int().argmax(1)]
     return states.masked_fill(~mask.unsqueeze(-1), 0).sum(1) / mask.sum(1, keepdim=True)
-
-
-_POOLERS = {"first": _first, "mean": _mean}

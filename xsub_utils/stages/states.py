@@ -21,20 +21,11 @@ from xsub_utils.stages import pruning
 from xsub_utils.study import Study, load_model, stored_table
 
 SENTENCES, LEAST, BATCH = 240, 8, 60
-POOLS = ("first", "mean")
-MEASURES = {  # of the states of two levels; what is not symmetric is averaged over both directions
-    "CKA": alignment.cka,
-    "RSA": representations.rsa,
-    "SVCCA": representations.svcca,
-    "PWCCA": lambda x, y: (representations.pwcca(x, y) + representations.pwcca(y, x)) / 2,
-    "retrieval": lambda x, y: (representations.retrieval_accuracy(x, y) + representations.retrieval_accuracy(y, x)) / 2,
-}
+MEASURES = ("CKA", "RSA", "SVCCA", "PWCCA", "retrieval")  # of the states of two levels
 CONTROLLED = ("CKA", "retrieval")  # what is also measured in subnetworks and the untrained twin
-_SIDES = (  # of two models: what is compared with what
-    ("full model", "full", "full", ""),
-    ("own subnetwork", "own", "own", ""),
-    ("own subnetwork", "own", "random", ", random heads"),
-)
+_OF_TWO = (("full", "full"), ("own", "own"), ("own", "random"))  # heads of one and of another model
+_OF_ONE = (("full", "full"), ("full", "own"))
+_NAMES = {"full": "full model", "own": "own subnetwork"}
 Levels = dict[int, Tensor]  # level, 0 for the embeddings -> (sentences, features)
 Views = dict[str, Levels]  # pool -> levels
 
@@ -70,17 +61,14 @@ def states(study: Study, task: str, seed: int, mask_seed: int) -> dict[tuple[str
     Heads are "full", "own", those of its subnetwork, "random", as many at random in each layer, and "untrained", all
     heads of a model of the same shape with random weights.
     """
-    found = pruning.subnetworks(study, task, seed, mask_seed)
-    key = _key(study, task, seed) | {"masks": _plain(found)}
 
     def build(out: Path) -> None:
-        model, arrays = load_model(study.model_folder(task, seed)), {}
-        twin = random_twin(model, int(store.digest([task, seed])[:8], 16))  # another one for each model
-        for language, mask in found.items():
+        model, twin, arrays = load_model(study.model_folder(task, seed)), untrained_twin(study, task, seed), {}
+        for language, mask in subnetworks(study, task, seed, mask_seed).items():
             sides = {
                 "full": (model, None),
                 "own": (model, mask),
-                "random": (model, _random(mask)),
+                "random": (model, masks.random_mask(mask, 0, per_layer=True)),
                 "untrained": (twin, None),
             }
             for heads, (one, gates) in sides.items():
@@ -88,7 +76,7 @@ def states(study: Study, task: str, seed: int, mask_seed: int) -> dict[tuple[str
                     arrays |= {f"{heads} {language} {pool} {level}": x.numpy() for level, x in levels.items()}
         np.savez(out / "states.npz", **arrays)
 
-    folder = store.get_or_build("states", key, build, code=[representations])
+    folder = store.get_or_build("states", _key(study, task, seed, mask_seed), build, code=[representations])
     views: dict[tuple[str, str], Views] = {}
     with np.load(folder / "states.npz", allow_pickle=False) as arrays:
         for name in arrays:
@@ -96,6 +84,12 @@ def states(study: Study, task: str, seed: int, mask_seed: int) -> dict[tuple[str
             of = views.setdefault((heads, language), {}).setdefault(pool, {})
             of[int(level)] = torch.from_numpy(arrays[name])
     return views
+
+
+@lru_cache(maxsize=2)
+def untrained_twin(study: Study, task: str, seed: int) -> nn.Module:
+    """A model of the same shape with random weights, another one for each model."""
+    return random_twin(load_model(study.model_folder(task, seed)), int(store.digest([task, seed])[:8], 16))
 
 
 def within_model(study: Study, task: str, seed: int, mask_seeds: Sequence[int]) -> pd.DataFrame:
@@ -106,11 +100,10 @@ def within_model(study: Study, task: str, seed: int, mask_seeds: Sequence[int]) 
         compared with), whose (subnetwork the other is), pool, level, cka.
     """
     first, *more = mask_seeds
-    views, found = states(study, task, seed, first), pruning.subnetworks(study, task, seed, first)
-    again = [pruning.subnetworks(study, task, seed, mask_seed) for mask_seed in more[:1]]
-    key = _key(study, task, seed) | {"masks": [_plain(some) for some in (found, *again)]}
 
     def compute() -> pd.DataFrame:
+        views, found = states(study, task, seed, first), subnetworks(study, task, seed, first)
+        again = [subnetworks(study, task, seed, mask_seed) for mask_seed in more[:1]]
         model, rows = load_model(study.model_folder(task, seed)), []
         for language in study.languages:
             rows += _controls(language, views)
@@ -120,10 +113,11 @@ def within_model(study: Study, task: str, seed: int, mask_seeds: Sequence[int]) 
             for other, mask in found.items():
                 if study.languages.index(other) > study.languages.index(language):  # each pair on one side's sentences
                     view = _read(model, study, language, mask)
-                    for heads, against in (("full", "full model"), ("own", "own subnetwork")):
+                    for heads, against in _NAMES.items():
                         rows += _rows(language, against, "another language's", other, views[heads, language], view)
         return pd.DataFrame(rows, columns=["language", "against", "other", "whose", "pool", "level", "cka"])
 
+    key = _key(study, task, seed, first, *more[:1])
     return stored_table("cka-within", key, compute).assign(task=task, seed=seed)
 
 
@@ -137,35 +131,67 @@ def _controls(language: str, views: dict) -> Iterator[tuple]:
         yield from _rows(language, name, "shuffled sentences", "", view, _shuffled(view))
 
 
+def _rows(language: str, against: str, other: str, whose: str, x: Views, y: Views) -> Iterator[tuple]:
+    for pool, level, level_b, value in _cells(x, y):
+        if level == level_b:
+            yield language, against, other, whose, pool, level, value
+
+
 def between_models(study: Study, tasks: Sequence[str], seeds: Sequence[int], mask_seed: int) -> pd.DataFrame:
     """As `within_model`, of two models: other fine-tuning seeds of a task, and other tasks with the same seed."""
-    rows = []
-    views = {(task, seed): states(study, task, seed, mask_seed) for task, seed in product(tasks, seeds)}
-    for one, two in permutations(views, 2):
-        if (one[0] == two[0]) != (one[1] == two[1]):
-            other = "other model seed" if one[0] == two[0] else "other task"
-            for language, (against, heads, heads_b, suffix) in product(study.languages, _SIDES):
-                x, y = views[one][heads, language], views[two][heads_b, language]
-                rows += [(*one, two[0], *row) for row in _rows(language, against, other + suffix, language, x, y)]
     columns = ["task", "seed", "task_b", "language", "against", "other", "whose", "pool", "level", "cka"]
-    return pd.DataFrame(rows, columns=columns)
+    tables = [pd.DataFrame(columns=columns)]
+    for other, one, two in _other_models(tasks, seeds):
+        table = _maps(study, one, two, mask_seed, _OF_TWO).query("level == level_b")
+        random = table["heads_b"].map(lambda heads: ", random heads" if heads == "random" else "")
+        table = table.assign(task=one[0], seed=one[1], task_b=two[0], whose=table["language"])
+        tables.append(table.assign(against=table["heads"].map(_NAMES), other=f"other {other}" + random)[columns])
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def level_maps(study: Study, tasks: Sequence[str], seeds: Sequence[int], mask_seed: int) -> pd.DataFrame:
     """CKA of every level with every level, mean pooling, mean over languages and models: other, level, level_b, cka."""
-    views = {(task, seed): states(study, task, seed, mask_seed) for task, seed in product(tasks, seeds)}
-    sides = [("the same model", (one, "full"), (one, "full")) for one in views]
-    sides += [("its own subnetwork", (one, "full"), (one, "own")) for one in views]
-    for one, two in permutations(views, 2):
-        if (one[0] == two[0]) != (one[1] == two[1]):
-            other = "another model seed" if one[0] == two[0] else "another task"
-            sides.append((other, (one, "full"), (two, "full")))
-    tables = [
-        _map(views[one][heads, language]["mean"], views[two][heads_b, language]["mean"]).assign(other=other)
-        for other, (one, heads), (two, heads_b) in sides
-        for language in study.languages
-    ]
-    return pd.concat(tables).groupby(["other", "level", "level_b"], sort=False, as_index=False)["cka"].mean()
+    same = [_maps(study, one, one, mask_seed, _OF_ONE) for one in product(tasks, seeds)]
+    names = {"full": "the same model", "own": "its own subnetwork"}
+    tables = [table[table["heads_b"] == heads].assign(other=name) for heads, name in names.items() for table in same]
+    for other, one, two in _other_models(tasks, seeds):
+        table = _maps(study, one, two, mask_seed, _OF_TWO)
+        tables.append(table[table["heads"] == "full"].assign(other=f"another {other}"))
+    table = pd.concat(tables).query("pool == 'mean'")
+    return table.groupby(["other", "level", "level_b"], sort=False, as_index=False)["cka"].mean()
+
+
+def _other_models(tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, tuple, tuple]]:
+    """What differs, and two models (task, seed): other seeds of a task, then other tasks with the same seed."""
+    pairs = list(permutations(product(tasks, seeds), 2))
+    yield from (("model seed", one, two) for one, two in pairs if one[0] == two[0])
+    yield from (("task", one, two) for one, two in pairs if one[0] != two[0] and one[1] == two[1])
+
+
+def _maps(study: Study, one: tuple, two: tuple, mask_seed: int, sides: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """CKA of all levels of two models on the same sentences: language, heads, heads_b, pool, level, level_b, cka."""
+
+    def compute() -> pd.DataFrame:
+        views, views_b = (states(study, *model, mask_seed) for model in (one, two))
+        rows = [
+            (language, heads, heads_b, *cell)
+            for language, (heads, heads_b) in product(study.languages, sides)
+            for cell in _cells(views[heads, language], views_b[heads_b, language])
+        ]
+        return pd.DataFrame(rows, columns=["language", "heads", "heads_b", "pool", "level", "level_b", "cka"])
+
+    key = {"models": [_key(study, *model, mask_seed) for model in (one, two)], "sides": [list(side) for side in sides]}
+    return stored_table("cka-maps", key, compute)
+
+
+def _cells(x: Views, y: Views) -> Iterator[tuple[str, int, int, float]]:
+    """pool, level, level of the other, CKA; nan, without the usual warning, where all sentences are alike."""
+    for pool, levels in x.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            matrix = alignment.cka_matrix(list(levels.values()), list(y[pool].values()))
+        for (level, level_b), value in zip(product(levels, y[pool]), matrix.flatten().tolist(), strict=True):
+            yield pool, level, level_b, value
 
 
 def across_languages(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:
@@ -175,8 +201,8 @@ def across_languages(study: Study, task: str, seed: int, mask_seed: int) -> pd.D
         task, seed, a, b, heads ("full", "own": both languages through their own subnetworks, "shuffled": sentences
         of b in another order, for the first language only, "untrained": the twin with random weights), measure,
         level, value; mean pooling, and "CKA, first token"; "RSA-regress" at the last level, first language only.
+        What is not symmetric is the mean of both directions.
     """
-    found = pruning.subnetworks(study, task, seed, mask_seed)
 
     def compute() -> pd.DataFrame:
         views = states(study, task, seed, mask_seed)
@@ -186,7 +212,7 @@ def across_languages(study: Study, task: str, seed: int, mask_seed: int) -> pd.D
         rows = [(a, b, *row) for a, b in pairs for row in _rows_across(views, a, b)]
         return pd.DataFrame(rows, columns=["a", "b", "heads", "measure", "level", "value"])
 
-    key = _key(study, task, seed) | {"masks": _plain(found)}
+    key = _key(study, task, seed, mask_seed)
     return stored_table("across-languages", key, compute).assign(task=task, seed=seed)
 
 
@@ -197,55 +223,29 @@ def _rows_across(views: dict, a: str, b: str) -> Iterator[tuple]:
         if heads == "shuffled" and a != first:  # a floor needs no more than the pairs of one language
             continue
         x, y = views[side, a], views[heads, b]
-        for name in MEASURES if side == "full" else CONTROLLED:
-            for level in x["mean"]:
-                yield heads, name, level, _likeness(name, x["mean"][level], y["mean"][level])
+        names = MEASURES if side == "full" else CONTROLLED
+        found = {level: likeness(one, y["mean"][level], names) for level, one in x["mean"].items()}
+        yield from ((heads, name, level, values[name]) for name in names for level, values in found.items())
         if side == "full" and a == first:  # dear, so only at the last level
             yield heads, "RSA-regress", max(x["mean"]), _regressed(x["mean"][max(x["mean"])], y["mean"][max(y["mean"])])
-        for level in x["first"]:
-            yield heads, "CKA, first token", level, _likeness("CKA", x["first"][level], y["first"][level])
+        for level, one in x["first"].items():
+            yield heads, "CKA, first token", level, likeness(one, y["first"][level])["CKA"]
 
 
-def _key(study: Study, task: str, seed: int) -> dict:
-    return {
-        "model": study.model_folder(task, seed).name,
-        "sentences": study.task("parallel").identity,
-        "languages": list(study.languages),
-    }
-
-
-def _random(mask: Tensor) -> Tensor:
-    return masks.random_mask(mask, 0, per_layer=True)
-
-
-def _plain(found: dict[str, Tensor]) -> dict[str, list]:
-    return {name: mask.int().tolist() for name, mask in found.items()}
-
-
-def _read(model: nn.Module, study: Study, language: str, gates: Tensor | None) -> Views:
-    """States of a language's sentences; the first token is the same for all of them before the first layer."""
-    found = representations.pooled_states(model, sentences(study, language), gates, POOLS)
-    return {pool: dict(enumerate(levels[pool == "first" :], pool == "first")) for pool, levels in found.items()}
-
-
-def _shuffled(views: Views) -> Views:
-    """The same states in another order of the sentences."""
-    rows = len(next(iter(views["mean"].values())))
-    order = torch.from_numpy(np.random.default_rng(0).permutation(rows))
-    return {pool: {level: one[order] for level, one in levels.items()} for pool, levels in views.items()}
-
-
-def _rows(language: str, against: str, other: str, whose: str, x: Views, y: Views) -> Iterator[tuple]:
-    for pool, levels in x.items():
-        for level, one in levels.items():
-            yield language, against, other, whose, pool, level, _likeness("CKA", one, y[pool][level])
-
-
-def _likeness(measure: str, x: Tensor, y: Tensor) -> float:
-    """Of two levels; nan, without the usual warning, where a mask without heads makes all sentences alike."""
+def likeness(x: Tensor, y: Tensor, names: Sequence[str] = ("CKA",)) -> dict[str, float]:
+    """Measures of two levels; nan, without the usual warning, where a mask without heads makes all sentences alike."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return MEASURES[measure](x, y)
+        found = {"CKA": alignment.cka(x, y)}
+        if "RSA" in names:
+            found["RSA"] = representations.rsa(x, y)
+        if {"SVCCA", "PWCCA"} & {*names}:
+            scores = representations.canonical_scores(x, y)
+            found |= {"SVCCA": scores.svcca, "PWCCA": (scores.pwcca + scores.pwcca_reversed) / 2}
+        if "retrieval" in names:
+            both = representations.retrieval_accuracy(x, y), representations.retrieval_accuracy(y, x)
+            found["retrieval"] = sum(both) / 2
+    return found
 
 
 def _regressed(x: Tensor, y: Tensor) -> float:
@@ -256,14 +256,36 @@ def _regressed(x: Tensor, y: Tensor) -> float:
     references = len(x) // 6
     if len(x) - references <= 30:
         return float("nan")
-    return (
-        representations.rsa_regress(x, y, references).pearson + representations.rsa_regress(y, x, references).pearson
-    ) / 2
+    both = (representations.rsa_regress(*pair, references).pearson for pair in ((x, y), (y, x)))
+    return sum(both) / 2
 
 
-def _map(x: Levels, y: Levels) -> pd.DataFrame:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # as above
-        matrix = alignment.cka_matrix(list(x.values()), list(y.values()))
-    index = pd.MultiIndex.from_product([x, y], names=["level", "level_b"])
-    return pd.Series(matrix.flatten().numpy(), index, name="cka").reset_index()
+@lru_cache(maxsize=128)
+def subnetworks(study: Study, task: str, seed: int, mask_seed: int) -> dict[str, Tensor]:
+    """Language -> its mask, looked up once in the life of the process."""
+    return pruning.subnetworks(study, task, seed, mask_seed)
+
+
+@lru_cache(maxsize=128)
+def _key(study: Study, task: str, seed: int, *mask_seeds: int) -> dict:
+    """What decides the states of a model and its subnetworks."""
+    found = [subnetworks(study, task, seed, mask_seed) for mask_seed in mask_seeds]
+    return {
+        "model": study.model_folder(task, seed).name,
+        "sentences": study.task("parallel").identity,
+        "languages": list(study.languages),
+        "masks": store.digest([{name: mask.int().tolist() for name, mask in some.items()} for some in found]),
+    }
+
+
+def _read(model: nn.Module, study: Study, language: str, gates: Tensor | None) -> Views:
+    """States of a language's sentences; the first token is the same for all of them before the first layer."""
+    found = representations.pooled_states(model, sentences(study, language), gates)
+    return {pool: dict(enumerate(levels[pool == "first" :], pool == "first")) for pool, levels in found.items()}
+
+
+def _shuffled(views: Views) -> Views:
+    """The same states in another order of the sentences."""
+    rows = len(next(iter(views["mean"].values())))
+    order = torch.from_numpy(np.random.default_rng(0).permutation(rows))
+    return {pool: {level: one[order] for level, one in levels.items()} for pool, levels in views.items()}

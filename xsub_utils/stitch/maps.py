@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from xsub_utils.batches import IGNORED
-from xsub_utils.evaluate import Batches, label_names, predict, score
+from xsub_utils.evaluate import Batches
 from xsub_utils.names import one_of
-from xsub_utils.stitch.sites import Batch, CutModel, StateCache
+from xsub_utils.stitch.sites import Batch, Gates, Pair, StateCache
 
 KINDS = ("linear", "affine")
 INITS = ("least_squares", "identity", "random")
@@ -48,14 +48,9 @@ def stitch(
     level: int,
     batches: Batches,
     *,
-    front_gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
-    end_gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
-    kind: str = "affine",
-    init: str = "least_squares",
-    epochs: int = 10,
-    lr: float = 3e-4,
-    seed: int = 0,
-    cache: StateCache | None = None,
+    front_gates: Gates | None = None,
+    end_gates: Gates | None = None,
+    **options,
 ) -> Stitched:
     """The map that lets the upper layers of one model go on from the lower layers of another.
 
@@ -69,126 +64,81 @@ def stitch(
         level: Where: 0 after the embeddings, l after layer l; after the last, only the head is the end's.
         batches: Labelled batches of the end model's task; their order is drawn anew for each epoch.
         front_gates, end_gates: Head masks or gates; None leaves a model whole.
-        kind: "affine" or "linear" (without bias).
-        init: "least_squares" (of the end's states on the front's, through the gates, without padding; the
-            shortest of several solutions), "identity" or "random" (the map of an untrained layer).
-        epochs: Passes over the batches; 0 returns the initial map, for which labels are not needed.
-        lr: Learning rate at the start.
-        seed: Of the order of the batches, and of a random map.
-        cache: Where to look for, and leave, states of both models; by default one of 1 GiB for this call.
+        options: `kind`, `init`, `epochs`, `lr`, `seed` and `cache`, as for `stitch_fronts`, which trains the maps
+            of several fronts in less time.
 
     Raises:
-        ValueError: If an option is unknown or out of range, there is nothing to learn from, the labels are not
-            those of the end model, widths differ for "identity", a model is not supported, or training diverges.
+        ValueError: As `stitch_fronts`.
 
     Source: Lenc & Vedaldi 2015, section 3; Bansal et al. 2021, section 2; for subnetworks of multilingual
         encoders Apostolikas et al. 2023, whose map is linear, is fitted to the whole models with padding, and
         sees the batches always in the same order.
     """
-    _check_options(kind, init, epochs, lr)
-    batches, cache = list(batches), cache or StateCache()
-    if not batches:
-        raise ValueError("batches: there is no batch; at least one would be right")
-    pair = _Pair(cache.model(front, front_gates), cache.model(end, end_gates), level, cache)
-    start = _initial(pair, batches, kind, init, seed)
-    return _train(start, pair, batches, epochs, lr, seed) if epochs else start
+    return stitch_fronts([(front, front_gates)], end, level, batches, end_gates=end_gates, **options)[0]
 
 
-def stitched_predictions(
-    stitched: Stitched,
-    front: nn.Module,
+def stitch_fronts(
+    fronts: Sequence[tuple[nn.Module, Gates | None]],
     end: nn.Module,
+    level: int,
     batches: Batches,
     *,
-    front_gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
-    end_gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
-    metric: str = "accuracy",
+    end_gates: Gates | None = None,
+    kind: str = "affine",
+    init: str | Sequence[Stitched] = "least_squares",
+    epochs: int = 10,
+    lr: float = 3e-4,
+    seed: int = 0,
     cache: StateCache | None = None,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Predictions and labels of each batch, as `evaluate.score` takes them.
+) -> list[Stitched]:
+    """The maps from several fronts to one end: those of `stitch` but for rounding, in less time.
+
+    The upper layers run on the mapped states of all fronts at once, each with the loss of its own, so that a step
+    takes the memory of as many steps of `stitch`.
 
     Args:
-        stitched: From `stitch` of these models.
-        front, end, front_gates, end_gates: As for `stitch`.
-        batches: Labelled batches of the end model's task.
-        metric: Decides what a prediction is, see `evaluate.predict`.
-        cache: Where to look for, and leave, states of the front; by default nothing is kept.
+        fronts: Models, each with its head mask or gates, or None.
+        end, level, batches, end_gates: As for `stitch`.
+        kind: "affine" or "linear" (without bias).
+        init: "least_squares" (of the end's states on the front's, through the gates, without padding; the
+            shortest of several solutions), "identity", "random" (the map of an untrained layer), or a map for
+            each front to begin with, whose kind then decides.
+        epochs: Passes over the batches; 0 returns the initial maps, for which labels are not needed.
+        lr: Learning rate at the start.
+        seed: Of the order of the batches, and of random maps.
+        cache: Where to look for, and leave, states of the models; by default one of 1 GiB for this call.
 
     Raises:
-        ValueError: As `stitch`.
+        ValueError: If an option is unknown or out of range, there is nothing to learn from, the labels are not
+            those of the end model, widths differ for "identity" or between fronts, a model is not supported, or
+            training diverges.
     """
-    cache = cache or StateCache(max_bytes=0)
-    pair = _Pair(cache.model(front, front_gates), cache.model(end, end_gates), stitched.level, cache)
-    outputs, labels = [], []
-    with torch.no_grad():
-        for batch in tqdm(batches, desc="stitched model", delay=5, leave=False):
-            gold, logits = pair.run(batch, stitched)
-            outputs.append(predict(logits, gold, metric))
-            labels.append(gold)
-    return outputs, labels
-
-
-def stitched_score(
-    stitched: Stitched, front: nn.Module, end: nn.Module, batches: Batches, metric: str = "accuracy", **options
-) -> float:
-    """Score of a stitched model on the end model's task, see `evaluate.evaluate`.
-
-    Args:
-        stitched, front, end, batches: As for `stitched_predictions`.
-        metric: One of `evaluate.METRICS`.
-        options: `front_gates`, `end_gates` and `cache`, as for `stitched_predictions`.
-
-    Raises:
-        ValueError: As `stitch`, and if the metric does not fit the labels.
-    """
-    outputs, labels = stitched_predictions(stitched, front, end, batches, metric=metric, **options)
-    return score(outputs, labels, metric, label_names(end))
-
-
-def relative_accuracy(score: float, baseline: float, chance: float | None = None) -> float:
-    """Score of a stitched model relative to that of a baseline, such as the end model under its own gates.
-
-    Args:
-        score: Of the stitched model; the higher, the better.
-        baseline: Of the model that it is compared with.
-        chance: Score that needs no model, see `evaluate.chance_level`. Given, it is taken off both, so that a
-            stitched model that knows nothing gets 0.
-
-    Returns:
-        score / baseline, or (score - chance) / (baseline - chance), which can be below 0. Both can exceed 1.
-        Nan where the baseline is not above 0 or chance.
-
-    Source: Apostolikas et al. 2023, relative accuracy, without `chance`.
-    """
-    least = chance or 0.0
-    return (score - least) / (baseline - least) if baseline > least else math.nan
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Two models, where they are cut, and the states of both."""
-
-    front: CutModel
-    end: CutModel
-    level: int
-    cache: StateCache
-
-    def run(self, batch: Batch, stitched: Stitched) -> tuple[Tensor, Tensor]:
-        """Labels of the batch, and the logits of the stitched model."""
-        states = self.cache.states(self.front, batch, self.level)[:, : self.end.tokens_read(self.level)]
-        return self.end.run(batch, stitched(states.to(stitched.weight.device)), self.level)
-
-    def tokens(self, batch: Batch) -> tuple[Float[Tensor, "tokens front"], Float[Tensor, "tokens end"]]:
-        """States of the tokens that are not padding at both ends of the map, in float64."""
-        x, y = (self.cache.states(model, batch, self.level) for model in (self.front, self.end))
-        mask = batch.get("attention_mask", torch.ones(x.shape[:2])) != 0
-        return x[mask.to(x.device)].double().to(y.device), y[mask.to(y.device)].double()
+    _check_options(kind, init, epochs, lr)
+    batches, cache = list(batches), cache or StateCache()
+    if not batches or not fronts:
+        name, one = ("fronts", "front") if batches else ("batches", "batch")
+        raise ValueError(f"{name}: there is no {one}; at least one would be right")
+    pairs = [Pair(cache.model(*front), cache.model(end, end_gates), level, cache) for front in fronts]
+    if isinstance(init, str):
+        starts = [_initial(pair, batches, kind, init, seed) for pair in pairs]
+    else:
+        starts = _given(init, pairs, level)
+    return _train(starts, pairs, batches, epochs, lr, seed) if epochs else starts
 
 
 # The map before training
 
 
-def _initial(pair: _Pair, batches: Sequence[Batch], kind: str, init: str, seed: int) -> Stitched:
+def _given(starts: Sequence[Stitched], pairs: Sequence[Pair], level: int) -> list[Stitched]:
+    if len(starts) != len(pairs) or {start.level for start in starts} != {level}:
+        raise ValueError(
+            f"init: {len(starts)} maps of levels {sorted({start.level for start in starts})}; one of level {level} for "
+            f"each of the {len(pairs)} fronts would be right"
+        )
+    return list(starts)
+
+
+def _initial(pair: Pair, batches: Sequence[Batch], kind: str, init: str, seed: int) -> Stitched:
     x, y = (pair.cache.states(model, batches[0], pair.level) for model in (pair.front, pair.end))
     ins, outs = x.shape[-1], y.shape[-1]
     bias = torch.zeros(outs, dtype=torch.float64)
@@ -231,28 +181,60 @@ def _solve(xx: Float[Tensor, "front front"], xy: Float[Tensor, "front end"]) -> 
 # Training
 
 
-def _train(start: Stitched, pair: _Pair, batches: Sequence[Batch], epochs: int, lr: float, seed: int) -> Stitched:
+def _train(
+    starts: Sequence[Stitched], pairs: Sequence[Pair], batches: Sequence[Batch], epochs: int, lr: float, seed: int
+) -> list[Stitched]:
+    """All maps at once: one tensor holds them, and Adam treats its entries one by one."""
     batches = [batch for batch in batches if (batch.get("labels", torch.zeros(1)) != IGNORED).any()]
     if not batches:
         raise ValueError("batches: every label is -100, there is nothing to learn; epochs=0 needs no labels")
-    parts = [part.clone().requires_grad_() for part in (start.weight, start.bias) if part is not None]
-    moving = Stitched(start.level, parts[0], None if start.bias is None else parts[1])
+    weight, bias = _stacked(starts)
     steps = epochs * len(batches)
-    optimizer = torch.optim.Adam(parts, lr)
+    optimizer = torch.optim.Adam([part for part in (weight, bias) if part is not None], lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, min(lr, _LAST_LR))
     losses = []
     for batch in tqdm(_order(batches, epochs, seed), total=steps, desc="stitching", delay=5, leave=False):
-        losses.append(_loss(*pair.run(batch, moving)))
+        loss = _losses(pairs, batch, weight, bias)
         optimizer.zero_grad()
-        losses[-1].backward()
-        losses[-1] = losses[-1].detach()
+        loss.sum().backward()
+        losses.append(loss.detach())
         optimizer.step()
         schedule.step()
-    means = torch.stack(losses).double().view(epochs, -1).mean(1).tolist()
-    if not all(map(math.isfinite, means)):
-        raise ValueError(f"lr={lr}: training diverged, the mean losses of the epochs are {means}; a smaller one needed")
-    weight, bias = moving.weight.detach(), None if moving.bias is None else moving.bias.detach()
-    return Stitched(start.level, weight, bias, tuple(means))
+    means = torch.stack(losses).double().view(epochs, len(batches), -1).mean(1).T.tolist()
+    for number, course in enumerate(means):
+        if not all(map(math.isfinite, course)):
+            which = f" from front {number}" if len(pairs) > 1 else ""
+            raise ValueError(
+                f"lr={lr}: training{which} diverged, the mean losses of the epochs are {course}; a smaller one needed"
+            )
+    biases = [None] * len(pairs) if bias is None else bias.detach()
+    parts = zip(weight.detach(), biases, means, strict=True)
+    return [Stitched(starts[0].level, one.clone(), other, tuple(course)) for one, other, course in parts]
+
+
+def _stacked(starts: Sequence[Stitched]) -> tuple[Float[Tensor, "fronts end front"], Tensor | None]:
+    """Weights and biases of all maps, to be trained."""
+    widths = {start.weight.shape[1] for start in starts}
+    if len(widths) > 1:
+        raise ValueError(f"fronts: their states have {sorted(widths)} features; one width in a call would be right")
+    weight = torch.stack([start.weight for start in starts]).requires_grad_()
+    affine = starts[0].bias is not None
+    return weight, torch.stack([start.bias for start in starts]).requires_grad_() if affine else None
+
+
+def _losses(
+    pairs: Sequence[Pair], batch: Batch, weight: Float[Tensor, "fronts end front"], bias: Tensor | None
+) -> Float[Tensor, " fronts"]:
+    """Loss through each map: mean over the labels that count."""
+    states = torch.stack([pair.states(batch) for pair in pairs]).to(weight)
+    count, size = states.shape[:2]
+    mapped = states.flatten(1, 2) @ weight.mT
+    mapped = mapped if bias is None else mapped + bias.unsqueeze(1)
+    several = {name: values.repeat(count, *[1] * (values.ndim - 1)) for name, values in batch.items()}
+    labels, logits = pairs[0].end.run(several, mapped.view(count * size, states.shape[2], -1), pairs[0].level)
+    counted = labels != IGNORED
+    losses = nn.functional.cross_entropy(logits[counted].float(), labels[counted], reduction="none")
+    return losses.view(count, -1).mean(1)
 
 
 def _order(batches: Sequence[Batch], epochs: int, seed: int) -> Iterator[Batch]:
@@ -261,15 +243,10 @@ def _order(batches: Sequence[Batch], epochs: int, seed: int) -> Iterator[Batch]:
         yield from (batches[i] for i in rng.permutation(len(batches)))
 
 
-def _loss(labels: Tensor, logits: Tensor) -> Float[Tensor, ""]:
-    """Mean over the labels that count."""
-    counted = labels != IGNORED
-    return nn.functional.cross_entropy(logits[counted].float(), labels[counted])
-
-
-def _check_options(kind: str, init: str, epochs: int, lr: float) -> None:
+def _check_options(kind: str, init: str | Sequence[Stitched], epochs: int, lr: float) -> None:
     one_of("kind", kind, KINDS)
-    one_of("init", init, INITS)
+    if isinstance(init, str):
+        one_of("init", init, INITS)
     if epochs < 0:
         raise ValueError(f"epochs={epochs}: cannot be negative; 0 for the initial map, or more, would be right")
     if not lr > 0:

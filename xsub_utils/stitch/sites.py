@@ -7,6 +7,7 @@ Models are never touched: a half is a copy of the modules that shares the weight
 import copy
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -14,12 +15,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from xsub_utils.evaluate import forward, reads_first_token_only, split_labels
-from xsub_utils.gates import head_gates
+from xsub_utils.gates import REMOVABLE, head_gates, head_shape, remove_heads
 from xsub_utils.names import one_of
 
 Batch = Mapping[str, Tensor]
 States = Float[Tensor, "examples tokens features"]
-Gates = Shaped[Tensor, "layers heads"]
+Gates = Shaped[Tensor, "layers heads"]  # a mask, or factors
 
 # Paths of the embeddings and of the layers in the base model: encoders whose embeddings enter the first layer as
 # they are, and whose layers need nothing of each other but the states.
@@ -53,12 +54,20 @@ class CutModel:
         self._paths = _PLACES[one_of("model", model_type, _PLACES)]
         self.model = _sharing_copy(model)
         self._in_force = ExitStack()
-        if gates is not None:
+        if gates is not None and self._can_lose(gates, model_type):
+            self.model = remove_heads(self.model, gates.bool(), share=True)  # computes the same, in less time
+        elif gates is not None:
             self._in_force.enter_context(head_gates(self.model, gates))
         self.embeddings, layers = map(self.model.base_model.get_submodule, self._paths)
         self.layers = list(layers)
         self._first_only = reads_first_token_only(self.model)
         self._end_layers = [*self.layers[:-1], self._last_layer()]
+
+    def _can_lose(self, gates: Gates, model_type: str) -> bool:
+        """Whether the gates only keep or prune, and no other gates are in force that the heads would take along."""
+        hooks = any(module._forward_pre_hooks for module in self.model.modules())
+        fit = model_type in REMOVABLE and gates.shape == head_shape(self.model)
+        return fit and not hooks and bool((gates == gates.bool()).all())
 
     def check(self, level: int) -> None:
         """Raises a ValueError unless the model has such a level."""
@@ -100,7 +109,8 @@ class CutModel:
 
     def _last_layer(self) -> nn.Module:
         """The last layer, spared what a classifier that reads the first token alone never reads."""
-        if not (self._first_only and self.model.config._attn_implementation in _MASK_PER_QUERY):
+        spared = self._first_only and self.model.config._attn_implementation in _MASK_PER_QUERY
+        if not spared or not hasattr(self.layers[-1].attention.self, "query"):  # no head is left there
             return self.layers[-1]
         layer = _sharing_copy(self.layers[-1])
         layer.attention.self = _FirstQuery(layer.attention.self)
@@ -115,8 +125,8 @@ class StateCache:
     """States of models, computed once for all stitches that need them, as far as they fit.
 
     Pairs of models that share a front, an end, or their data share this work if they are given one cache. It
-    holds on to models and batches, and takes both to stay as they are. States that do not fit are computed
-    again whenever they are needed, and come out the same.
+    holds on to models and batches, and takes both to stay as they are. Where room is short, the states of the model
+    that was asked for longest ago make way. What is not kept is computed again, and comes out the same.
 
     Args:
         max_bytes: Most that the states kept may take, in bytes on the device of their model. One level of a
@@ -134,7 +144,7 @@ class StateCache:
         self.max_bytes, self.bytes = max_bytes, 0
         self._levels = frozenset(levels)
         self._models: dict[tuple, CutModel] = {}
-        self._states: dict[tuple, States] = {}
+        self._states: dict[int, dict[tuple[int, int], States]] = {}  # the model asked for last comes last
         self._alive: dict[int, object] = {}  # so that nothing else gets their ids
 
     def model(self, model: nn.Module, gates: Gates | None) -> CutModel:
@@ -151,24 +161,48 @@ class StateCache:
             ValueError: If there is no such level.
         """
         model.check(level)
-        key = self._key(model), self._key(batch)
-        if (*key, level) not in self._states:
+        whose, which = self._key(model), self._key(batch)
+        kept = self._states[whose] = self._states.pop(whose, {})
+        if (which, level) not in kept:
             together = self._levels.intersection(range(len(model.layers) + 1)) if level in self._levels else ()
-            wanted = [one for one in {level, *together} if (*key, one) not in self._states]
+            wanted = [one for one in {level, *together} if (which, one) not in kept]
             found = model.read(batch, wanted)
-            self._keep({(*key, one): states for one, states in found.items()})
+            for one, states in found.items():
+                if self._has_room(states.nbytes, whose):
+                    kept[which, one] = states
+                    self.bytes += states.nbytes
             return found[level]
-        return self._states[*key, level]
+        return kept[which, level]
 
-    def _keep(self, found: Mapping[tuple, States]) -> None:
-        for key, states in found.items():
-            if self.bytes + states.nbytes <= self.max_bytes:
-                self._states[key] = states
-                self.bytes += states.nbytes
+    def _has_room(self, size: int, whose: int) -> bool:
+        """Whether so many bytes fit, once the states of other models have made way if need be."""
+        while self.bytes + size > self.max_bytes and (oldest := next(iter(self._states))) != whose:
+            self.bytes -= sum(states.nbytes for states in self._states.pop(oldest).values())
+        return self.bytes + size <= self.max_bytes
 
     def _key(self, thing: object) -> int:
         self._alive[id(thing)] = thing
         return id(thing)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models, where they are cut, and the states of both."""
+
+    front: CutModel
+    end: CutModel
+    level: int
+    cache: StateCache
+
+    def states(self, batch: Batch) -> Float[Tensor, "examples tokens front"]:
+        """States of the front, of those tokens that the end reads."""
+        return self.cache.states(self.front, batch, self.level)[:, : self.end.tokens_read(self.level)]
+
+    def tokens(self, batch: Batch) -> tuple[Float[Tensor, "tokens front"], Float[Tensor, "tokens end"]]:
+        """States of the tokens that are not padding at both ends of the map, in float64."""
+        x, y = (self.cache.states(model, batch, self.level) for model in (self.front, self.end))
+        mask = batch.get("attention_mask", torch.ones(x.shape[:2])) != 0
+        return x[mask.to(x.device)].double().to(y.device), y[mask.to(y.device)].double()
 
 
 class _Given(nn.Module):
