@@ -10,19 +10,17 @@ procedure, one pair of gram matrices at a time; how its time grows; and the memo
 
 import argparse
 import resource
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from measure import alternate, ratio
 from torch import Tensor
-from tqdm import tqdm
 
 from xsub_utils.alignment import cka_matrix
 
@@ -83,8 +81,8 @@ def compare_packages(examples: int, turns: int) -> list[dict]:
     assert errors["float64"] < 1e-6 and errors["ours"] < 1e-6, f"results differ: {errors}"
     what = "debiased: pytorch-cka, {} / ours"
     return [
-        ratio(what.format("float64"), "at least 5", seconds, "float64", "ours", errors),
-        ratio(what.format("float32"), "", seconds, "float32", "ours", errors),
+        with_errors(ratio(what.format(name), expected, seconds, name, "ours"), errors, name, "ours")
+        for name, expected in (("float64", "at least 5"), ("float32", ""))
     ]
 
 
@@ -96,7 +94,8 @@ def compare_published(examples: int, turns: int) -> list[dict]:
     exact = cka_matrix([x.double() for x in xs], [y.double() for y in ys], debiased=False)
     errors = {name: float((result - exact).abs().max()) for name, result in results.items()}
     assert errors["published"] < 1e-4 and errors["ours"] < 1e-6, f"results differ: {errors}"
-    return [ratio("biased: published / ours", "at least 10", seconds, "published", "ours", errors)]
+    row = ratio("biased: published / ours", "at least 10", seconds, "published", "ours")
+    return [with_errors(row, errors, "published", "ours")]
 
 
 def compare_sizes(examples: list[int], turns: int) -> list[dict]:
@@ -124,7 +123,7 @@ def measure_memory(examples: int) -> dict:
     command = [sys.executable, __file__, "--peak", str(examples)]
     peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     what = f"memory: peak beyond the input of {examples:,} examples, MB"
-    return {"ratio of CPU times, or memory": what, "expected": "under 1000", "median": peak, "turns": 1}
+    return {"ratio of CPU times": what, "expected": "under 1000", "median": peak, "turns": 1}
 
 
 def peak(examples: int) -> float:
@@ -136,35 +135,9 @@ def peak(examples: int) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def alternate(cases: dict, turns: int) -> tuple[dict, dict]:
-    """CPU seconds and last result of each case, run in turns so that a busy spell meets them all."""
-    seconds, results = {name: [] for name in cases}, {}
-    for _ in tqdm(range(turns), desc=" | ".join(map(str, cases)), leave=False):
-        for name, case in cases.items():
-            start = time.process_time()
-            results[name] = case()
-            seconds[name].append(time.process_time() - start)
-    return seconds, results
-
-
-def ratio(
-    what: str, expected: str, seconds: dict, numerator: Hashable, denominator: Hashable, errors: dict | None = None
-) -> dict:
-    """One row of the table: how two cases compare, turn by turn, and how far each is from float64."""
-    ratios = [above / below for above, below in zip(seconds[numerator], seconds[denominator], strict=True)]
-    errors = errors or {}
-    return {
-        "ratio of CPU times, or memory": what,
-        "expected": expected,
-        "median": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-        "seconds above": statistics.median(seconds[numerator]),
-        "seconds below": statistics.median(seconds[denominator]),
-        "turns": len(ratios),
-        "error above": errors.get(numerator),
-        "error below": errors.get(denominator),
-    }
+def with_errors(row: dict, errors: dict, above: str, below: str) -> dict:
+    """The row with the errors of its two cases."""
+    return row | {"error above": errors[above], "error below": errors[below]}
 
 
 def main() -> None:

@@ -8,17 +8,14 @@ procedure, whose masks it has to find; and models without some of their heads wi
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
+from measure import alternate, ratio
 from torch import Tensor
-from tqdm import tqdm
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -224,32 +221,6 @@ def ideal_speedup(load: Workload, batches: list[Batch], kept: int) -> float:
         )
 
     return operations(load.layers * load.heads) / operations(kept)
-
-
-def alternate(cases: dict, repetitions: int) -> tuple[dict, dict]:
-    """CPU seconds and last result of each case, run in turns so that a busy spell meets them all."""
-    seconds, results = {name: [] for name in cases}, {}
-    for _ in tqdm(range(repetitions), desc=" | ".join(map(str, cases)), leave=False):
-        for name, case in cases.items():
-            start = time.process_time()
-            results[name] = case()
-            seconds[name].append(time.process_time() - start)
-    return seconds, results
-
-
-def ratio(what: str, expected: str, seconds: dict, numerator: Hashable, denominator: Hashable) -> dict:
-    """One row of the table: how two cases compare, turn by turn."""
-    ratios = [above / below for above, below in zip(seconds[numerator], seconds[denominator], strict=True)]
-    return {
-        "ratio of CPU times": what,
-        "expected": expected,
-        "median": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-        "seconds above": statistics.median(seconds[numerator]),
-        "seconds below": statistics.median(seconds[denominator]),
-        "turns": len(ratios),
-    }
 
 
 def main() -> None:

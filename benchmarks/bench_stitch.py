@@ -8,8 +8,6 @@ in every step; and our own procedure without its shared or kept states.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from measure import alternate, ratio
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -30,7 +28,7 @@ from transformers import (
 from transformers.masking_utils import eager_mask
 
 from xsub_utils.evaluate import predictions
-from xsub_utils.stitch import StateCache, Stitched, stitch, stitched_score
+from xsub_utils.stitch import StateCache, Stitched, stitch, stitch_fronts, stitched_score
 
 Model = XLMRobertaForSequenceClassification
 Batch = dict[str, Tensor]
@@ -38,6 +36,7 @@ PAD = 1
 CLASSES = 3
 VOCABULARY = 1000
 LR, LAST_LR = 3e-4, 1e-5
+FRONTS = 4
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def compare(load: Workload) -> list[dict]:
     """All rows of the table for one workload."""
     pair = make_pair(load)
     ours(pair, load.layers, 1)  # warms up
-    parts = (compare_training, compare_memory, compare_sharing)
+    parts = (compare_training, compare_fronts, compare_memory, compare_sharing)
     return [{"model": load.name, **line} for part in parts for line in part(load, pair)]
 
 
@@ -248,6 +247,28 @@ def check_maps(pair: Pair, maps: list[tuple[Stitched, Stitched]]) -> None:
         assert scores[0] == scores[1], f"accuracies of level {found.level}: published {scores[0]}, ours {scores[1]}"
 
 
+def compare_fronts(load: Workload, pair: Pair) -> list[dict]:
+    """Several fronts of one end, as a study has them: each by the published procedure, and all at once."""
+    rng, level = torch.Generator().manual_seed(3), load.layers // 2
+    masks = [torch.rand(pair.front_mask.shape, generator=rng) > 1 / 3 for _ in range(FRONTS)]
+    pairs = [replace(pair, front_mask=mask) for mask in masks]
+    fronts = [(pair.front, mask) for mask in masks]
+    options = {"end_gates": pair.end_mask, "epochs": load.epochs, "lr": LR}
+    cases = {
+        "published": lambda: [published(one, level, load.epochs) for one in pairs],
+        "alone": lambda: [ours(one, level, load.epochs) for one in pairs],
+        "together": lambda: stitch_fronts(fronts, pair.end, level, pair.batches, **options),
+    }
+    seconds, results = alternate(cases, load.repetitions)
+    for one, right, found in zip(pairs, results["published"], results["together"], strict=True):
+        check_maps(one, [(right, found)])
+    what = f"level {level}, {FRONTS} fronts of one end: {{}} / ours, together"
+    return [
+        ratio(what.format("published"), "at least 4", seconds, "published", "together"),
+        ratio(what.format("ours, each alone"), "", seconds, "alone", "together"),
+    ]
+
+
 def compare_memory(load: Workload, pair: Pair) -> list[dict]:
     """What it costs to keep no states."""
     level = load.layers // 2
@@ -273,31 +294,6 @@ def compare_sharing(load: Workload, pair: Pair) -> list[dict]:
     cases = {"alone": partial(pairs, lambda: None), "shared": partial(pairs, lambda: StateCache(levels=levels))}
     seconds, _ = alternate(cases, load.repetitions)
     return [ratio("2 x 2 pairs, closed form: each alone / one cache", "", seconds, "alone", "shared")]
-
-
-def alternate(cases: dict, repetitions: int) -> tuple[dict, dict]:
-    """CPU seconds and last result of each case, run in turns so that a busy spell meets them all."""
-    seconds, results = {name: [] for name in cases}, {}
-    for name in tqdm([name for _ in range(repetitions) for name in cases], leave=False):
-        start = time.process_time()
-        results[name] = cases[name]()
-        seconds[name].append(time.process_time() - start)
-    return seconds, results
-
-
-def ratio(what: str, expected: str, seconds: dict, numerator: object, denominator: object) -> dict:
-    """One row of the table: how two cases compare, turn by turn."""
-    ratios = [above / below for above, below in zip(seconds[numerator], seconds[denominator], strict=True)]
-    return {
-        "ratio of CPU times": what,
-        "expected": expected,
-        "median": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-        "seconds above": statistics.median(seconds[numerator]),
-        "seconds below": statistics.median(seconds[denominator]),
-        "turns": len(ratios),
-    }
 
 
 def main() -> None:

@@ -502,3 +502,17 @@ def test_part_that_this_model_lacks():
 def test_two_models_in_one():
     with pytest.raises(ValueError, match="ModuleList has encoder attention of several models"):
         head_shape(nn.ModuleList([shared_model("bert"), shared_model("roberta")]))
+
+
+def test_a_sharing_copy_has_the_models_own_weights_wherever_nothing_is_cut():
+    model = shared_model("xlm-roberta")
+    mask = random_mask(*shape_of("xlm-roberta", "encoder"))
+    mask[0] = True
+    small, apart = remove_heads(model, mask, share=True), remove_heads(model, mask)
+    batch = make_batch("xlm-roberta")
+    assert torch.equal(output(small, batch), output(apart, batch))
+    own = {name: one.data_ptr() for name, one in model.named_parameters()}
+    shared = {name for name, one in small.named_parameters() if one.data_ptr() == own[name]}
+    assert any("layer.0.attention.self" in name for name in shared), "a layer that keeps all its heads"
+    assert not any("layer.1.attention.self.query" in name for name in shared)
+    assert not {one.data_ptr() for one in apart.parameters()} & set(own.values())

@@ -25,7 +25,7 @@ def with_numbers(table, *columns):
 
 PAIRS = grid(task=TASKS, source=LANGUAGES, target=LANGUAGES, seed=SEEDS)
 SEARCHES = {"task": TASKS, "seed": SEEDS, "mask_seed": [0, 1], "language": LANGUAGES}
-FIVE = ["data seed", "model seed", "language", "task", "task and language"]
+FIVE = ["mask seed", "model seed", "language", "task", "task and language"]
 HEADS = grid(task=TASKS, language=LANGUAGES, layer=[1, 2, 3], head=[1, 2])
 TABLES = {
     "00_family": pd.DataFrame(
@@ -91,7 +91,7 @@ TABLES = {
         grid(measure=["mask Jaccard", "zero-shot transfer"], kind=["tree", "script"]), "rho"
     ).assign(low=0.0, high=1.0, p=[0.01, 0.2, 0.3, 0.04]),
     "03_stability": with_numbers(
-        grid(measure=["mask Jaccard", "CKA of states"], seed=["data seed", "model seed"]), "mean", "chance", "ceiling"
+        grid(measure=["mask Jaccard", "CKA of states"], seed=["mask seed", "model seed"]), "mean", "chance", "ceiling"
     ).assign(low=0.0, high=1.0),
     "04_conditions": with_numbers(
         grid(
@@ -111,7 +111,9 @@ TABLES = {
     "04_tasks_stitched": with_numbers(grid(level=[1, 2], a=TASKS, b=TASKS), "above_chance"),
     "04_pairs": with_numbers(grid(level=[1, 2], a=TASKS, b=TASKS), "above_chance"),
     "04_against": with_numbers(
-        grid(condition=["itself", "task"], task=TASKS, level=[1, 2], kind=["Jaccard index", "CKA"]),
+        grid(
+            front=["subnetwork of the task", "heads shuffled"], task=TASKS, level=[1, 2], kind=["Jaccard index", "CKA"]
+        ),
         "likeness",
         "above_chance",
     ),
@@ -384,7 +386,7 @@ def test_stability_stands_between_chance_and_ceiling():
     lines = {line.get_label(): line.get_xdata() for line in ax.lines}
     np.testing.assert_allclose(lines["chance"], table["chance"])
     np.testing.assert_allclose(lines["ceiling"], table["ceiling"])
-    assert ticks(ax.yaxis)[0] == "mask Jaccard, data seed" and len(bars(ax)) == 4
+    assert ticks(ax.yaxis)[0] == "mask Jaccard, mask seed" and len(bars(ax)) == 4
 
 
 def test_stitched_scores_are_drawn_by_condition_for_trained_maps_alone():
@@ -392,7 +394,8 @@ def test_stitched_scores_are_drawn_by_condition_for_trained_maps_alone():
     figure = plots.draw("04_conditions", table)
     rows = table.query("group == 'controls' and map == 'trained' and condition == 'task'")
     np.testing.assert_allclose(figure.axes[2].lines[1].get_ydata(), rows.groupby("level")["ra"].mean())
-    assert [text.get_text() for text in figure.legends[0].texts] == ["itself", "task"]
+    assert [ax.get_legend() is None for ax in figure.axes] == [True, False] * 2
+    assert [text.get_text() for text in figure.axes[3].get_legend().texts] == ["itself", "task"]
 
 
 def test_stitched_matrices_have_fronts_as_rows():

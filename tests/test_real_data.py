@@ -10,10 +10,12 @@ import yaml
 from xsub_utils.data import minibabel
 from xsub_utils.encoders import pretrain_encoder
 from xsub_utils.notebooks import execute
+from xsub_utils.study import Study
 
 ROOT = Path(__file__).parents[1]
 PUD = Path(os.environ.get("XSUB_UD", ROOT.parent / "shared" / "data" / "ud-pud"))
 TRANSLATED = {"en": "qaa", "de": "qab"}  # the words are invented, the columns are those of the hub
+ON_TREEBANKS = ("upos", "mlm", "parallel")
 PARTS = {"train": range(100), "validation": range(100, 200), "test": range(200, 300)}
 TINY = {"train_size": 16, "score_size": 8, "stop_size": 12, "report_size": 16, "pool": 2, "epochs": 1}
 
@@ -37,6 +39,10 @@ def like_wikiann(table):
     return table.assign(langs=table["tokens"].map(lambda words: ["en"] * len(words)), spans=[[]] * len(table))
 
 
+def like_xnli_premises(table):
+    return table[["id", "text"]]
+
+
 LAYOUTS = {"nli": like_xnli, "paraphrase": like_pawsx, "reviews": like_marc, "ner": like_wikiann}
 
 
@@ -57,7 +63,7 @@ def run(notebook, out, parameters):
 @pytest.mark.slow
 def test_paper_scale_layout_on_a_tiny_xlmr(home):
     """What `workflow/config/xlmr.yaml` runs, with other sizes: the hub's columns, all four tasks, preset A."""
-    for task, layout in LAYOUTS.items():
+    for task, layout in (LAYOUTS | {"parallel": like_xnli_premises}).items():
         for code, language in TRANSLATED.items():
             (home / "hub" / task / code).mkdir(parents=True)
             for part, ids in PARTS.items():
@@ -73,7 +79,10 @@ def test_paper_scale_layout_on_a_tiny_xlmr(home):
     searches = study.pop("mask_seeds")
     assert run("01_finetune.ipynb", home / "01.ipynb", study).count("image/png") == 2
     del study["transfer_seeds"]
-    assert run("02_prune.ipynb", home / "02.ipynb", study | {"mask_seeds": searches}).count("image/png") == 7
+    study |= {"mask_seeds": searches}
+    assert run("02_prune.ipynb", home / "02.ipynb", study).count("image/png") == 7
+    stitched = {"end_tasks": ["nli", "ner"], "ends": ["de"], "levels": [1, 2], "map_size": 8, "map_epochs": 1}
+    assert run("04_stitching.ipynb", home / "04.ipynb", study | stitched).count("image/png") == 7
 
 
 @pytest.mark.slow
@@ -83,5 +92,16 @@ def test_subnetworks_on_real_text(home, monkeypatch):
     study = {"source": "local", "data": str(PUD), "tasks": ["upos"], "languages": ["en", "fr"], "claims": False} | TINY
     texts = [f"{a} {b}" for a, b in zip("abcdefgh", "bcdefgha", strict=True)]
     encoder = pretrain_encoder(texts, home / "tiny", layers=2, heads=4, width=16, vocab_size=200, steps=1)
-    study |= {"encoder": str(encoder)}
-    assert run("02_prune.ipynb", home / "02.ipynb", study | {"mask_seeds": [0]}).count("image/png") == 7
+    study |= {"encoder": str(encoder), "mask_seeds": [0]}
+    assert run("02_prune.ipynb", home / "02.ipynb", study).count("image/png") == 7
+    assert run("03_similarity.ipynb", home / "03.ipynb", study | {"tasks": ["upos", "mlm"]}).count("image/png") >= 12
+
+
+@pytest.mark.skipif(not PUD.is_dir(), reason=f"UD PUD is not at {PUD}; set XSUB_UD to its folder")
+def test_tasks_on_one_treebank_are_split_alike(home):
+    """The encoder of study `ud` learns from the training texts of mlm; no held-out sentence may be among them."""
+    values = yaml.safe_load((ROOT / "workflow" / "config" / "ud.yaml").read_text())["parameters"]
+    sizes = {name: values[name] for name in ("train_size", "score_size", "stop_size", "report_size", "pool")}
+    study = Study(values["languages"], "local", str(PUD), **sizes)
+    splits = [{name: set(rows["id"]) for name, rows in study.task(task).splits.items()} for task in ON_TREEBANKS]
+    assert splits[0] == splits[1] == splits[2]

@@ -75,7 +75,7 @@ def test_pairs_differ_in_one_respect_or_in_task_and_language():
     found = some_masks()
     table = overlaps.pairs(found)
     # a pair for each two values of one factor, times all values of the others; both at once cross in two ways
-    counts = {"data seed": 8, "model seed": 8, "language": 8, "task": 8, "task and language": 8}
+    counts = {"mask seed": 8, "model seed": 8, "language": 8, "task": 8, "task and language": 8}
     assert table["differs"].value_counts().to_dict() == counts
     for row in table.to_dict("records"):
         one = tuple(row[factor] for factor in overlaps.FACTORS)
@@ -120,8 +120,8 @@ def test_summary_is_a_mean_with_its_range_over_tasks():
     assert list(found.index) == list(product(overlaps.DIFFERS.values(), MEASURED))
     means = table.groupby("differs")["jaccard"].mean()
     np.testing.assert_allclose(found.xs("jaccard", level="measure")["mean"], means[list(overlaps.DIFFERS.values())])
-    by_task = table[table["differs"] == "data seed"].groupby("task")["jaccard"].mean()
-    limits = found.loc[("data seed", "jaccard"), ["low", "high"]]
+    by_task = table[table["differs"] == "mask seed"].groupby("task")["jaccard"].mean()
+    limits = found.loc[("mask seed", "jaccard"), ["low", "high"]]
     np.testing.assert_allclose(limits, sorted(by_task))
     one = found.loc["task"]
     assert (one["low"] == one["mean"]).all() and (one["high"] == one["mean"]).all(), "one pair of tasks spans nothing"
@@ -419,7 +419,7 @@ def test_within_model_has_all_comparisons(within):
     assert set(within) == {"task", "seed", "language", "against", "other", "whose", "pool", "level", "cka"}
     assert within.groupby("against")["other"].unique().map(set).to_dict() == {
         "full model": {"own subnetwork", "untrained twin", "random heads", "shuffled sentences", "another language's"},
-        "own subnetwork": {"random heads", "shuffled sentences", "other data seed", "another language's"},
+        "own subnetwork": {"random heads", "shuffled sentences", "other mask seed", "another language's"},
     }
     others = within[within["other"] == "another language's"][["language", "whose"]].drop_duplicates()
     assert others.values.tolist() == [list(pair) for pair in combinations(CODES, 2)], (
@@ -433,7 +433,7 @@ def test_within_model_has_all_comparisons(within):
 
 def test_without_other_mask_seeds_there_is_no_other_data_seed(study, views, within):
     table = states.within_model(study, "nli", 0, [0])
-    same = within[within["other"] != "other data seed"].reset_index(drop=True)
+    same = within[within["other"] != "other mask seed"].reset_index(drop=True)
     pd.testing.assert_frame_equal(table, same)
 
 
@@ -723,8 +723,8 @@ def test_stability_takes_chance_and_ceiling_from_their_rows():
     pairs = overlaps.pairs(some_masks())
     own, full = "own subnetwork", "full model"
     rows = [
-        (own, "other data seed", "nli", 0.8),
-        (own, "other data seed", "ner", 0.6),
+        (own, "other mask seed", "nli", 0.8),
+        (own, "other mask seed", "ner", 0.6),
         (own, "random heads", "nli", 0.1),
         (full, "random heads", "nli", 0.9),
         (full, "other model seed", "nli", 0.95),
@@ -736,11 +736,11 @@ def test_stability_takes_chance_and_ceiling_from_their_rows():
     states_of = pd.concat([table, far.assign(level=0), far.assign(pool="first")])
     between = states_of["other"].str.contains("model seed")
     found = kinship.stability(pairs, states_of[~between], states_of[between]).set_index(["measure", "seed"])
-    assert list(found.index) == list(product(["mask Jaccard", "CKA of states"], ["data seed", "model seed"]))
+    assert list(found.index) == list(product(["mask Jaccard", "CKA of states"], ["mask seed", "model seed"]))
     seeds = pairs[pairs["differs"] == "model seed"]
     expected = [seeds.groupby("task")["jaccard"].mean().mean(), *seeds[["expected_within", "ceiling"]].mean()]
     assert found.loc[("mask Jaccard", "model seed"), ["mean", "chance", "ceiling"]].tolist() == pytest.approx(expected)
-    data, model = (found.loc[("CKA of states", seed)] for seed in ("data seed", "model seed"))
+    data, model = (found.loc[("CKA of states", seed)] for seed in ("mask seed", "model seed"))
     assert data.tolist() == pytest.approx([0.7, 0.6, 0.8, 0.1, 1.0])
     assert model[["mean", "chance", "ceiling"]].tolist() == pytest.approx([0.5, 0.2, 0.95])
     assert model[["low", "high"]].tolist() == pytest.approx([0.5, 0.5])
@@ -749,9 +749,9 @@ def test_stability_takes_chance_and_ceiling_from_their_rows():
 def test_stability_needs_a_second_seed(made, study, within):
     """One model and one mask seed: nothing to say, and no complaint."""
     pairs = overlaps.pairs({key: one for key, one in some_masks().items() if key[2:] == (0, 0)})
-    single = within[within["other"] != "other data seed"]
+    single = within[within["other"] != "other mask seed"]
     assert kinship.stability(pairs, single, states.between_models(made, ["nli"], [0], 0)).empty
-    assert list(kinship.stability(pairs, within, states.between_models(made, ["nli"], [0], 0))["seed"]) == ["data seed"]
+    assert list(kinship.stability(pairs, within, states.between_models(made, ["nli"], [0], 0))["seed"]) == ["mask seed"]
 
 
 # Real text

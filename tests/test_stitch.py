@@ -434,19 +434,32 @@ def test_fronts_together_have_one_width_and_are_named_when_they_diverge():
         stitch_fronts([(end, None), (end, None)], end, 1, make_batches(), lr=1e308, epochs=3)
 
 
-def test_a_full_cache_gives_up_the_model_that_was_asked_for_longest_ago(monkeypatch):
-    models, batches = [new_model(seed=seed) for seed in range(3)], make_batches()
-    size = sum(batch["input_ids"].numel() for batch in batches) * 24 * 8
-    cache = StateCache(2 * size)
-    cut = [cache.model(model, None) for model in models]
-    reads = []
+def test_a_full_cache_reads_no_more_than_is_asked_for(monkeypatch):
+    model, batches = new_model(), make_batches()
+    size = max(batch["input_ids"].numel() for batch in batches) * 24 * 8
+    cache = StateCache((LAYERS + 2) * size, range(LAYERS + 1))
+    wanted = []
     read = sites.CutModel.read
-    monkeypatch.setattr(sites.CutModel, "read", lambda self, *what: reads.append(cut.index(self)) or read(self, *what))
-    for number in (0, 1, 0, 2, 0, 1):
-        for batch in batches:
-            cache.states(cut[number], batch, 1)
-        assert cache.bytes <= 2 * size
-    assert reads == [number for number in (0, 1, 2, 1) for _ in batches]
+    monkeypatch.setattr(
+        sites.CutModel, "read", lambda self, b, levels: wanted.append(len(levels)) or read(self, b, levels)
+    )
+    for batch in batches * 2:
+        cache.states(cache.model(model, None), batch, 1)
+    assert wanted == [LAYERS + 1, LAYERS + 1, 1, 1, 1][: len(wanted)] and cache.bytes <= cache.max_bytes
+
+
+def test_maps_to_begin_with_have_to_fit():
+    front, end, batches = new_model(seed=1), new_model(seed=2), make_batches()
+    affine, linear = (stitch(front, end, 1, batches, kind=kind, epochs=0) for kind in ("affine", "linear"))
+    again = stitch(front, end, 1, batches, init=affine, epochs=2)
+    assert_same_map(again, stitch(front, end, 1, batches, epochs=2), rtol=0, atol=0)
+    assert stitch(front, end, 1, batches, init=linear, epochs=1).bias is None
+    fronts = [(front, None)] * 2
+    for init in ([affine, linear], [affine], [stitch(front, end, 2, batches, epochs=0)] * 2):
+        with raises("for each of the 2 fronts one of (1, 24, 24)"):
+            stitch_fronts(fronts, end, 1, batches, init=init)
+    with raises("init: 1 maps of (level, end, front, whether linear) [(1, 24, 24, False)]; for each"):
+        stitch(new_model(hidden_size=32), end, 1, batches, init=affine, epochs=0)
 
 
 def test_heads_are_removed_from_the_copy_alone():
@@ -557,5 +570,7 @@ def test_divergence_and_room_below_zero_are_refused():
     model = new_model()
     with raises("lr=1e+308: training diverged, the mean losses of the epochs are ["):
         stitch(model, model, LAYERS, make_batches(), lr=1e308, epochs=3)
+    with raises("training diverged"):  # in the only step
+        stitch(model, model, LAYERS, make_batches()[:1], lr=1e308, epochs=1)
     with raises("max_bytes=-1: no room can be negative; 0 or more would be right"):
         StateCache(-1)

@@ -217,6 +217,14 @@ def test_a_failed_notebook_is_kept_and_named_in_the_last_line(repository, home):
     assert [path.name for path in folder.glob("*.json")] == ["nli-0.json"]
 
 
+OVER = {
+    "01_finetune": ["tasks", "seeds"],
+    "02_prune": ["tasks", "seeds"],
+    "03_similarity": ["tasks"],
+    "04_stitching": ["end_tasks"],
+}
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_suits_the_notebooks(home, study):
     content = yaml.safe_load((CONFIG / f"{study}.yaml").read_text())
@@ -226,7 +234,8 @@ def test_every_study_suits_the_notebooks(home, study):
     expected = [*product(content["notebooks"], ["figures"])]
     for notebook in set(content["notebooks"]) - {"00_minibabel"}:
         values = content["parameters"] | content.get("overrides", {}).get(notebook, {})
-        expected += [(notebook, f"{task}-{seed}") for task, seed in product(values["tasks"], values["seeds"])]
+        cells = product(*(map(str, values[name]) for name in OVER[notebook]))
+        expected += [(notebook, "-".join(cell)) for cell in cells]
     assert sorted(map(tuple, shown)) == sorted(expected)
     assert not (home / "runs").exists()
 
@@ -250,7 +259,7 @@ def test_unknown_names_are_refused_in_one_line(repository, home, config, message
 def test_smoke_sweep(home):
     sweep(ROOT, study="smoke")
     drawn = {path.name for path in (home / "figures" / "smoke").iterdir()}
-    assert {name[:2] for name in drawn} == {"00", "01", "02", "03"}
+    assert {name[:2] for name in drawn} == {"00", "01", "02", "03", "04"}
     stems = {Path(name).stem for name in drawn}
     assert drawn == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf", "csv")}
     assert "nothing to do" in sweep(ROOT, study="smoke")[-1]

@@ -23,7 +23,7 @@ from xsub_utils.plots import (
 
 ORDER = (  # of the curves against the full model, then of those against a subnetwork
     "own subnetwork",
-    "other data seed",
+    "other mask seed",
     "another language's",
     "other model seed",
     "other task",
@@ -33,6 +33,7 @@ ORDER = (  # of the curves against the full model, then of those against a subne
     "untrained twin",
     "shuffled sentences",
 )
+CONTROLS = ORDER[5:]  # drawn in grey
 CHANCE, CEILING = (
     {"color": ".55", "marker": "|", "ms": 11, "mew": 2, "ls": ""},
     {"color": ".2", "marker": "x", "ls": ""},
@@ -84,7 +85,7 @@ def variance(table: pd.DataFrame) -> Figure:
 
 @drawing("languages")
 def languages(table: pd.DataFrame) -> Figure:
-    """Overlap above chance: task, a, b, value column; the diagonal is another data seed."""
+    """Overlap above chance: task, a, b, value column; the diagonal is another mask seed."""
     value = table.columns[-1]
     side = 0.35 * table["a"].nunique() + 0.6
     figure, axes = task_panels(table, width=side + 0.2, height=side, sharey=False)
@@ -116,7 +117,15 @@ def survivors(table: pd.DataFrame) -> Figure:
     )
     labels = text.pivot(index="task", columns="language", values="text")
     matrix = square(table, "task", "language", "kept")
-    heat(matrix, ax, "heads", annot=labels.loc[matrix.index, matrix.columns], fmt="", square=False, vmin=0)
+    heat(
+        matrix,
+        ax,
+        "heads kept by all (by chance)",
+        annot=labels.loc[matrix.index, matrix.columns],
+        fmt="",
+        square=False,
+        vmin=0,
+    )
     ax.set(xlabel="language", ylabel="task")
     ax.tick_params(axis="y", rotation=0)
     return figure
@@ -138,13 +147,23 @@ def importance_map(table: pd.DataFrame) -> Figure:
 def cka(table: pd.DataFrame) -> Figure:
     """Likeness of states, level by level: against, other, task, pool, level, cka; bands hold all tasks."""
     names = [name for name in ORDER if name in set(table["other"])]
-    colours = dict(zip(names, sns.color_palette(n_colors=len(names)), strict=True))
+    controls = [name for name in names if name in CONTROLS]
+    colours = dict(zip([name for name in names if name not in controls], sns.color_palette(), strict=False))
+    colours |= dict(zip(controls, sns.color_palette("Greys_r", len(controls) + 2), strict=False))
+    dashes = {name: (2, 1.5) if name in controls else "" for name in names}
     keys = [(against, pool) for against in in_order(table["against"]) for pool in in_order(table["pool"])]
     figure, axes = panels(keys, columns=2, width=3.0, height=2.7, sharey=True, sharex=True)
     for (against, pool), ax in axes:
         rows = table[(table["against"] == against) & (table["pool"] == pool)]
-        lines = {"hue_order": names, "palette": colours, "marker": "o", "ms": 4, "err_kws": {"alpha": 0.1}}
-        sns.lineplot(rows, x="level", y="cka", hue="other", ax=ax, **lines, **RANGE)
+        lines = {
+            "hue_order": names,
+            "palette": colours,
+            "style": "other",
+            "style_order": names,
+            "dashes": dashes,
+            "err_kws": {"alpha": 0.1},
+        }
+        sns.lineplot(rows, x="level", y="cka", hue="other", ax=ax, marker="o", ms=4, **lines, **RANGE)
         ax.set(title={"first": "first token", "mean": "mean of tokens"}[pool], xlabel="layer")
         ax.set_ylabel(f"CKA with the {against}")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

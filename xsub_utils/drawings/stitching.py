@@ -8,29 +8,29 @@ from matplotlib.ticker import MaxNLocator
 
 from xsub_utils.plots import RANGE, drawing, heat, in_order, is_first, legend_right, panels, square
 
-TITLES = {"ra": "relative accuracy", "above_chance": "… above chance"}
+TITLES = {"ra": "relative accuracy", "above_chance": "relative accuracy above chance"}
+MARKERS = ["o", "s", "D", "^", "v", "P", "X", "*"]
 
 
 @drawing("conditions")
 def conditions(table: pd.DataFrame) -> Figure:
     """Trained maps by level: group, condition, map, level, task, ra, above_chance; bands hold all tasks."""
-    keys = [(group, value) for group in in_order(table["group"]) for value in TITLES]
-    figure, axes = panels(keys, columns=2, width=3.0, height=2.7, sharex=True, sharey="col")
-    colours = _colours(table)
+    groups = in_order(table["group"])
+    keys = [(group, value) for group in groups for value in TITLES]
+    figure, axes = panels(keys, columns=2, width=4.3, height=2.9, sharex=True, sharey="col")
     for (group, value), ax in axes:
         rows = table[table["group"].eq(group) & table["map"].eq("trained")]
-        lines = {"palette": colours, "marker": "o", "ms": 4, "err_kws": {"alpha": 0.08}}
-        sns.lineplot(rows, x="level", y=value, hue="condition", ax=ax, **lines, **RANGE)
+        looks = {"style": "condition", "markers": MARKERS[: rows["condition"].nunique()], "dashes": False, "ms": 6}
+        sns.lineplot(rows, x="level", y=value, hue="condition", ax=ax, err_kws={"alpha": 0.07}, **looks, **RANGE)
         ax.axhline(1, color=".4", lw=0.8)
-        ax.set(title=TITLES[value] if ax.get_subplotspec().is_first_row() else "", xlabel="stitched after layer")
+        ax.set(title=TITLES[value] if group == groups[0] else "", xlabel="stitched after layer")
         ax.set_ylabel(group if is_first(ax) else "")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return legend_right(figure)
-
-
-def _colours(table: pd.DataFrame) -> dict:
-    names = in_order(table["condition"])
-    return dict(zip(names, sns.color_palette("husl", len(names)), strict=True))
+        if is_first(ax):
+            ax.get_legend().remove()
+        else:
+            sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), title=f"front, {group}", frameon=False)
+    return figure
 
 
 @drawing("maps")
@@ -41,14 +41,14 @@ def maps(table: pd.DataFrame) -> Figure:
     figure, axes = panels(names, columns=2, width=4.2, height=height, sharey=True)
     for name, ax in axes:
         matrix = square(table[table["map"] == name], "condition", "level", "above_chance")
-        heat(matrix, ax, "", square=False, vmin=0, vmax=1, cbar=False)
+        heat(matrix, ax, "", square=False, vmin=min(0, table["above_chance"].min()), vmax=1, cbar=False)
         ax.set(title=f"{name} map", xlabel="stitched after layer", ylabel="front" if is_first(ax) else "")
     return figure
 
 
 @drawing("languages_stitched")
 def languages_stitched(table: pd.DataFrame) -> Figure:
-    """Fronts of one language, ends of another: level, a, b, value column; the diagonal is another data seed."""
+    """Fronts of one language, ends of another: level, a, b, value column; the diagonal is another mask seed."""
     return _by_level(table, "front, subnetwork of", "end, subnetwork of")
 
 
@@ -90,12 +90,12 @@ def pairs(table: pd.DataFrame) -> Figure:
 
 @drawing("against")
 def against(table: pd.DataFrame) -> Figure:
-    """Relative accuracy above chance beside other kinds of likeness: condition, level, kind, likeness, above_chance."""
-    figure, axes = panels(in_order(table["kind"]), columns=3, width=2.4, height=2.8, sharey=True)
+    """Relative accuracy above chance beside other kinds of likeness: front, level, kind, likeness, above_chance."""
+    figure, axes = panels(in_order(table["kind"]), columns=3, width=3.0, height=3.1, sharey=True)
     for kind, ax in axes:
         rows = table[table["kind"] == kind]
-        points = {"palette": _colours(table), "s": 16, "alpha": 0.8, "linewidth": 0.2}
-        sns.scatterplot(rows, x="likeness", y="above_chance", hue="condition", style="level", ax=ax, **points)
+        points = {"s": 22, "alpha": 0.8, "linewidth": 0.2, "markers": MARKERS[: rows["level"].nunique()]}
+        sns.scatterplot(rows, x="likeness", y="above_chance", hue="front", style="level", ax=ax, **points)
         low = np.nanmin([0, rows["likeness"].min()])
         ax.set(title=kind, xlabel="likeness", ylabel="relative accuracy above chance", xlim=(low - 0.05, 1.05))
     return legend_right(figure)

@@ -50,14 +50,14 @@ def family(study: Study) -> pd.DataFrame:
 
 
 def of_masks(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Overlap of the masks of two languages, same model and data seed: measure, task, seed, a, b, value."""
+    """Overlap of the masks of two languages, same model and mask seed: measure, task, seed, a, b, value."""
     names = {"jaccard": "mask Jaccard", "adjusted_within": "mask Jaccard above chance"}
     some = pairs[pairs["differs"] == "language"].rename(columns={"language": "a", "language_b": "b"})
     return some.melt(["task", "seed", "a", "b"], list(names), "measure").replace({"measure": names})[CELLS]
 
 
 def of_importance(importance: pd.DataFrame) -> pd.DataFrame:
-    """Cosine of the head importances of two languages, same model and data seed; columns as above."""
+    """Cosine of the head importances of two languages, same model and mask seed; columns as above."""
     vectors = overlaps.vectors_of(importance)
     rows = []
     for (task, seed, _), some in vectors.groupby(level=["task", "seed", "mask_seed"], sort=False):
@@ -160,7 +160,7 @@ def stability(pairs: pd.DataFrame, within: pd.DataFrame, between: pd.DataFrame) 
             the two full models. Low and high are the tasks with the least and the largest mean.
     """
     rows = []
-    for differs in ("data seed", "model seed"):
+    for differs in ("mask seed", "model seed"):
         some = pairs[pairs["differs"] == differs].dropna(subset="jaccard")
         if len(some):
             rows.append(
@@ -175,7 +175,7 @@ def stability(pairs: pd.DataFrame, within: pd.DataFrame, between: pd.DataFrame) 
     states = pd.concat([within, between]).query("pool == 'mean' and level > 0")
     cka = states.groupby(["against", "other"])["cka"].mean()
     for differs, chance, ceiling in (
-        ("data seed", "random heads", 1.0),
+        ("mask seed", "random heads", 1.0),
         ("model seed", "other model seed, random heads", cka.get(("full model", "other model seed"))),
     ):
         some = states[(states["against"] == "own subnetwork") & (states["other"] == f"other {differs}")].dropna(

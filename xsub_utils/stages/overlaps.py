@@ -23,7 +23,7 @@ from xsub_utils.variance import variance_shares
 
 FACTORS = ["task", "language", "seed", "mask_seed"]
 DIFFERS = {  # the factors in which the masks of a pair differ -> what that says
-    ("mask_seed",): "data seed",
+    ("mask_seed",): "mask seed",
     ("seed",): "model seed",
     ("language",): "language",
     ("task",): "task",
@@ -71,8 +71,8 @@ def summary(table: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
 
 
 def between_languages(table: pd.DataFrame, languages: Iterable[str], value: str) -> pd.DataFrame:
-    """Mean overlap by task and pair of languages: task, a, b, value; on the diagonal another data seed."""
-    same = table[table["differs"] == "data seed"]
+    """Mean overlap by task and pair of languages: task, a, b, value; on the diagonal another mask seed."""
+    same = table[table["differs"] == "mask seed"]
     other = table[table["differs"] == "language"]
     both = pd.concat([same, other, _swapped(other)])
     means = both.groupby(["task", "language", "language_b"], sort=False)[value].mean()

@@ -7,8 +7,17 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from xsub_utils.stages.stitching import CONTROLS, SUBNETWORKS, TRAINED
+from xsub_utils.stages.stitching import CONTROLS, HEADLESS, SUBNETWORKS, TRAINED
 from xsub_utils.stitch import relative_accuracy
+
+KINDS = {"jaccard": "Jaccard index of the masks", "cka": "CKA, mean of tokens", "cka_first": "CKA, first token"}
+FRONTS = {  # kinds of condition
+    "subnetwork of the task": SUBNETWORKS[:4],
+    "subnetwork of another task": SUBNETWORKS[4:],
+    "heads shuffled": CONTROLS[:4],
+    "no heads, or untrained": CONTROLS[4:6],
+    "end without heads": CONTROLS[6:],
+}
 
 
 def relative(table: pd.DataFrame) -> pd.DataFrame:
@@ -23,14 +32,30 @@ def relative(table: pd.DataFrame) -> pd.DataFrame:
         (relative_accuracy(score, own), relative_accuracy(score, full), relative_accuracy(score, own, chance))
         for score, own, full, chance in rows
     ]
-    return table.assign(**dict(zip(("ra", "ra_full", "above_chance"), zip(*found, strict=True), strict=True)))
+    return table.assign(**pd.DataFrame(found, table.index, ["ra", "ra_full", "above_chance"], dtype=float))
 
 
-def by_condition(table: pd.DataFrame, values: Sequence[str] = ("ra", "above_chance")) -> pd.DataFrame:
-    """Mean of each value: group (of conditions), condition, map, level, task, and a column for each value."""
-    means = table.groupby(["condition", "map", "level", "task"], sort=False)[list(values)].mean().reset_index()
+def means(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Relative accuracies of groups of stitched models, as ratios of sums: `by`, ra, ra_full, above_chance.
+
+    An end that is hardly above chance so counts little, where a mean of ratios would let it decide.
+    """
+    scores = table.groupby(list(by), sort=False)[["score", "own", "full", "chance"]].sum().reset_index()
+    return relative(scores).drop(columns=["score", "own", "full", "chance"])
+
+
+def of_full_ends(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of those ends that fronts of every kind were stitched to, so that kinds are compared on equal ends."""
+    keys = ["task", "seed", "language"]
+    full = table.loc[table["condition"] == HEADLESS, keys].drop_duplicates()
+    return table.merge(full, on=keys)
+
+
+def by_condition(table: pd.DataFrame) -> pd.DataFrame:
+    """Relative accuracies on the ends that have all fronts: group (of conditions), condition, map, level, task, …"""
+    found = means(of_full_ends(table), ["condition", "map", "level", "task"])
     parts = [
-        means[means["condition"] == name].assign(group=group)
+        found[found["condition"] == name].assign(group=group)
         for group, names in {"subnetworks": SUBNETWORKS, "controls": (SUBNETWORKS[0], *CONTROLS)}.items()
         for name in names
     ]
@@ -38,30 +63,35 @@ def by_condition(table: pd.DataFrame, values: Sequence[str] = ("ra", "above_chan
 
 
 def beside_likeness(table: pd.DataFrame) -> pd.DataFrame:
-    """Relative accuracy of trained maps beside the likeness of masks and states: kind, condition, level, likeness, …
+    """Relative accuracy of trained maps beside the likeness of masks and states, on the ends that have all fronts.
 
-    One row for each condition, end task and level: mean over models and languages.
+    Returns:
+        kind (of likeness), front (kinds of condition, see `FRONTS`), condition, task (of the end), level, likeness,
+        above_chance: over models and languages.
     """
-    kinds = {"jaccard": "Jaccard index of the masks", "cka": "CKA, mean of tokens", "cka_first": "CKA, first token"}
-    trained = table[table["map"] == TRAINED]
-    means = trained.groupby(["condition", "task", "level"], sort=False)[["above_chance", *kinds]].mean().reset_index()
-    order = [name for name in (*SUBNETWORKS, *CONTROLS) if name in set(means["condition"])]
-    means = means.set_index("condition").loc[order].reset_index()
-    wide = means.melt(["condition", "task", "level", "above_chance"], list(kinds), "kind", "likeness")
-    return wide.replace({"kind": kinds})
+    keys = ["condition", "task", "level"]
+    trained = of_full_ends(table[table["map"] == TRAINED])
+    found = means(trained, keys).merge(trained.groupby(keys, sort=False)[list(KINDS)].mean().reset_index(), on=keys)
+    parts = [found[found["condition"].isin(names)].assign(front=front) for front, names in FRONTS.items()]
+    wide = pd.concat(parts).melt(["front", *keys, "above_chance"], list(KINDS), "kind", "likeness")
+    return wide.replace({"kind": KINDS})
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's ρ of relative accuracy (trained, above chance) with other likeness: level, kind, rho, pairs.
+    """Spearman's ρ of relative accuracy, trained, with other likeness: kind, level, all, within, pairs.
 
-    Pairs are those of `SUBNETWORKS` but "itself"; end tasks are ranked apart and averaged.
+    Over pairs of `SUBNETWORKS` but "itself". "all" ranks the pairs of a task together, other tasks beside the own one;
+    "within" those of a task and condition. Each is the mean of its groups.
     """
-    some = table[(table["map"] == TRAINED) & table["condition"].isin(SUBNETWORKS[1:])]
+    some = relative(table[(table["map"] == TRAINED) & table["condition"].isin(SUBNETWORKS[1:])])
     rows = []
-    for (level, at), kind in product(some.groupby("level"), ("jaccard", "cka", "cka_first")):
-        ranked = [_rho(pairs[kind], pairs["above_chance"]) for _, pairs in at.groupby("task")]
-        rows.append((level, kind, pd.Series(ranked).mean(), len(at)))
-    return pd.DataFrame(rows, columns=["level", "kind", "rho", "pairs"])
+    for kind, (level, at) in product(KINDS, some.groupby("level")):
+        found = [
+            pd.Series([_rho(pairs[kind], pairs["above_chance"]) for _, pairs in at.groupby(groups)]).mean()
+            for groups in (["task"], ["task", "condition"])
+        ]
+        rows.append((KINDS[kind], level, *found, len(at)))
+    return pd.DataFrame(rows, columns=["kind", "level", "all", "within", "pairs"])
 
 
 def _rho(x: pd.Series, y: pd.Series) -> float:
@@ -71,41 +101,42 @@ def _rho(x: pd.Series, y: pd.Series) -> float:
     return float(spearmanr(x, y)[0]) if x.nunique() > 1 and y.nunique() > 1 else np.nan
 
 
-def between_languages(table: pd.DataFrame, value: str = "above_chance") -> pd.DataFrame:
-    """Trained maps from the front of a language to the end of another: level, a, b, value.
+def between_languages(table: pd.DataFrame) -> pd.DataFrame:
+    """Trained maps from the front of a language to the end of another: level, a, b, above_chance.
 
-    On the diagonal the same language with other search data.
+    On the diagonal the same language with another mask seed.
     """
-    return _crossed(table, ("data seed", "language"), "front_language", "language", value)
+    return _crossed(table, ("mask seed", "language"), "front_language", "language")
 
 
-def between_tasks(table: pd.DataFrame, value: str = "above_chance") -> pd.DataFrame:
-    """Trained maps from the front of a task to the end of another, same language: level, a, b, value.
+def between_tasks(table: pd.DataFrame) -> pd.DataFrame:
+    """Trained maps from the front of a task to the end of another, same language: level, a, b, above_chance.
 
     On the diagonal the same task with another seed of fine-tuning.
     """
-    return _crossed(table, ("model seed", "task"), "front_task", "task", value)
+    return _crossed(table, ("model seed", "task"), "front_task", "task")
 
 
-def _crossed(table: pd.DataFrame, conditions: Sequence[str], a: str, b: str, value: str) -> pd.DataFrame:
+def _crossed(table: pd.DataFrame, conditions: Sequence[str], a: str, b: str) -> pd.DataFrame:
     some = table[table["condition"].isin(conditions) & (table["map"] == TRAINED)]
+    found = means(some, ["level", a, b]).set_index(["level", a, b])["above_chance"]
     order = list(dict.fromkeys(table[b]))
-    means = some.groupby(["level", a, b], sort=False)[value].mean()
-    names = pd.MultiIndex.from_product([sorted(set(table["level"])), order, order], names=["level", "a", "b"])
-    return means.reindex(names).reset_index()
+    fronts = order + [name for name in dict.fromkeys(some[a]) if name not in order]
+    names = pd.MultiIndex.from_product([sorted(set(table["level"])), fronts, order], names=["level", "a", "b"])
+    return found.reindex(names).reset_index()
 
 
 def stability(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows for `kinship.stability`: relative accuracy of trained maps, mean over levels, with another seed.
+    """Rows for `kinship.stability`: relative accuracy of trained maps, over levels, with another seed.
 
-    Chance is a front of as many heads in each layer at random, the ceiling a subnetwork stitched to itself.
+    Chance is a front of as many heads in each layer at random, the ceiling a subnetwork stitched to itself. On the ends
+    that have all fronts.
     """
-    trained, rows = table[table["map"] == TRAINED], []
+    found, rows = means(of_full_ends(table[table["map"] == TRAINED]), ["condition", "task"]), []
     for value, name in (("ra", "relative accuracy"), ("above_chance", "relative accuracy above chance")):
-        means = trained.groupby(["condition", "task"])[value].mean()
-        whole = means.groupby("condition").mean()
-        for seed, chance in (("data seed", "shuffled within layers"), ("model seed", "model seed, shuffled within")):
-            if seed in whole:
-                spread = whole[seed], means[seed].min(), means[seed].max()
-                rows.append((name, seed, *spread, whole.get(chance, np.nan), whole["itself"]))
+        of = {condition: part[value] for condition, part in found.groupby("condition")}
+        for seed, chance in (("mask seed", "shuffled within layers"), ("model seed", "model seed, shuffled within")):
+            if seed in of:
+                spread = of[seed].mean(), of[seed].min(), of[seed].max()
+                rows.append((name, seed, *spread, of[chance].mean(), of["itself"].mean()))
     return pd.DataFrame(rows, columns=["measure", "seed", "mean", "low", "high", "chance", "ceiling"])

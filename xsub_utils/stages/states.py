@@ -109,7 +109,7 @@ def within_model(study: Study, task: str, seed: int, mask_seeds: Sequence[int]) 
             rows += _controls(language, views)
             for masks_of in again:
                 view = _read(model, study, language, masks_of[language])
-                rows += _rows(language, "own subnetwork", "other data seed", language, views["own", language], view)
+                rows += _rows(language, "own subnetwork", "other mask seed", language, views["own", language], view)
             for other, mask in found.items():
                 if study.languages.index(other) > study.languages.index(language):  # each pair on one side's sentences
                     view = _read(model, study, language, mask)

@@ -25,7 +25,7 @@ BATCH = 32  # examples in a step of training, as in Apostolikas et al. 2023
 CLOSED, TRAINED = "closed form", "trained"
 SUBNETWORKS = (  # what the front differs in from the end
     "itself",
-    "data seed",
+    "mask seed",
     "language",
     "model seed",
     "task",
@@ -40,7 +40,7 @@ CONTROLS = (
     "untrained front",
     HEADLESS := "end without heads",
 )
-TELLING = ("itself", "model seed", "task", "shuffled within layers", "untrained front")
+TELLING = ("itself", "task", "shuffled within layers", "untrained front")
 _SHUFFLES = {"shuffled within layers": "within", "shuffled over layers": "layers", "shuffled": "all"}
 FRONT = ["front_task", "front_seed", "front_language"]
 
@@ -49,10 +49,10 @@ class Plan(NamedTuple):
     """What is stitched, and how maps are made.
 
     Attributes:
-        tasks, seeds: Of the models that fronts are taken from.
-        mask_seeds: The first is that of all masks, the second "the other data seed".
+        tasks, seeds: Of the models that fronts are taken from. "Another model seed" is the one that follows in `seeds`.
+        mask_seeds: The first is that of all masks, the second "another mask seed"; further ones are not used.
         ends: Languages whose subnetworks are ends for fronts of every kind; those of the others only get fronts with
-            another data seed or language.
+            another mask seed or language.
         levels: Where models are cut; l is the output of layer l.
         size: Training examples of the end's task and language that a map is made from.
         epochs: Passes over them in its training.
@@ -108,16 +108,26 @@ def budgets(study: Study, task: str, seed: int, plan: Plan, given: Sequence[tupl
     return pd.concat(tables, ignore_index=True)
 
 
+def _check(study: Study, task: str, seed: int, plan: Plan) -> None:
+    if study.task(task).metric == "perplexity":
+        raise ValueError(f"task={task!r}: relative accuracy needs a score that rises; another task would be right")
+    one_of("task of the end", task, plan.tasks)
+    one_of("seed of the end", str(seed), [str(one) for one in plan.seeds])
+    for end in plan.ends:
+        one_of("language of an end", end, study.languages)
+    for name, values in (("ends", plan.ends), ("levels", plan.levels)):
+        if len(values) == 0 or len(set(values)) < len(values):
+            raise ValueError(f"{name}={list(values)}: different values, at least one, would be right")
+    if plan.size > study.train_size:
+        raise ValueError(f"size={plan.size}: there are {study.train_size} training examples; at most as many are right")
+
+
 def _of_end(
     study: Study, task: str, seed: int, language: str, plan: Plan, only: Sequence[str] = (*SUBNETWORKS, *CONTROLS)
 ) -> pd.DataFrame:
     """Rows of one subnetwork as the end of fronts of these conditions; stored."""
     data = study.task(task)
-    if data.metric == "perplexity":
-        raise ValueError(f"task={task!r}: relative accuracy needs a score that rises; another task would be right")
-    one_of("task of the end", task, plan.tasks)
-    for end in plan.ends:
-        one_of("language of an end", end, study.languages)
+    _check(study, task, seed, plan)
     mask = states.subnetworks(study, task, seed, plan.mask_seeds[0])[language]
     fronts = [front for front in _fronts(study, task, seed, language, plan) if front.condition in only]
     key = {
@@ -129,14 +139,13 @@ def _of_end(
 
     def compute() -> pd.DataFrame:
         end, report = load_model(study.model_folder(task, seed)), study.batches(task, "report", language)
-        train, cache = _train_batches(study, task, language, plan.size), StateCache(levels=plan.levels)
+        train, models = _train_batches(study, task, language, plan.size), _front_models(study, fronts)
         rows = []
-        for gates, headless in ((mask, False), (torch.zeros_like(mask), True)):
-            some = [front for front in fronts if (front.condition == HEADLESS) == headless]
-            for start in range(0, len(some), TOGETHER):
-                sides = [(front, _front_model(study, front)) for front in some[start : start + TOGETHER]]
-                for level in plan.levels:
-                    rows += _stitched(cache, sides, (end, gates), level, train, report, data.metric, plan)
+        for start in range(0, len(fronts), TOGETHER):
+            cache = StateCache(levels=plan.levels)
+            sides = [(front, models[front[:3]]) for front in fronts[start : start + TOGETHER]]
+            for level in plan.levels:
+                rows += _stitched(cache, sides, (end, mask), level, train, report, data.metric, plan)
         columns = ["condition", *FRONT, "level", "map", "score", "jaccard", "cka", "cka_first"]
         return pd.DataFrame(rows, columns=columns).assign(
             own=evaluate(end, report, data.metric, mask),
@@ -157,18 +166,34 @@ def _stitched(
     metric: str,
     plan: Plan,
 ) -> Iterator[tuple]:
-    """Rows of several fronts with one end at a level, through both maps."""
-    sides = [(model, front.gates) for front, model in fronts]
-    closed = stitch_fronts(sides, end[0], level, train, end_gates=end[1], epochs=0, cache=cache)
-    options = {"init": closed, "epochs": plan.epochs, "lr": plan.lr}
-    trained = stitch_fronts(sides, end[0], level, train, end_gates=end[1], cache=cache, **options)
-    for (front, model), *made in zip(fronts, closed, trained, strict=True):
-        gates = {"front_gates": front.gates, "end_gates": end[1]}
-        shared = overlap.jaccard(front.gates, end[1])
-        alike = _likeness(cache, (model, front.gates), end, report, level)
-        for name, one in zip((CLOSED, TRAINED), made, strict=True):
-            score = stitched_score(one, model, end[0], report, metric, cache=cache, **gates)
-            yield *front[:4], level, name, score, shared, *alike
+    """Rows of several fronts with one end at a level, through both maps.
+
+    An end without heads is given the maps of the end with its heads to begin with: only its upper layers run.
+    """
+    closed = stitch_fronts(
+        [(model, front.gates) for front, model in fronts], end[0], level, train, end_gates=end[1], epochs=0, cache=cache
+    )
+    training = {"epochs": plan.epochs, "lr": plan.lr, "cache": cache}
+    for headless in (False, True):
+        gates = torch.zeros_like(end[1]) if headless else end[1]
+        some = [
+            (*side, start)
+            for side, start in zip(fronts, closed, strict=True)
+            if (side[0].condition == HEADLESS) == headless
+        ]
+        if not some:
+            continue
+        sides, starts = [(model, front.gates) for front, model, _ in some], [start for *_, start in some]
+        trained = stitch_fronts(sides, end[0], level, train, end_gates=gates, init=starts, **training)
+        for (front, model, start), made in zip(some, trained, strict=True):
+            alike = (
+                overlap.jaccard(front.gates, gates),
+                *_likeness(cache, (model, front.gates), (end[0], gates), report, level),
+            )
+            for name, one in ((CLOSED, start), (TRAINED, made)):
+                options = {"front_gates": front.gates, "end_gates": gates, "cache": cache}
+                score = stitched_score(one, model, end[0], report, metric, **options)
+                yield *front[:4], level, name, score, *alike
 
 
 def _fronts(study: Study, task: str, seed: int, language: str, plan: Plan) -> Iterator[Front]:
@@ -178,7 +203,7 @@ def _fronts(study: Study, task: str, seed: int, language: str, plan: Plan) -> It
     mask, others = own[language], _others(study.languages, language)
     yield Front("itself", task, seed, language, mask)
     for mask_seed in more[:1]:
-        yield Front("data seed", task, seed, language, states.subnetworks(study, task, seed, mask_seed)[language])
+        yield Front("mask seed", task, seed, language, states.subnetworks(study, task, seed, mask_seed)[language])
     for other in others:
         yield Front("language", task, seed, other, own[other])
     if language not in plan.ends:
@@ -206,10 +231,14 @@ def _others(values: Sequence, one: object) -> list:
     return [*values[place + 1 :], *values[:place]]
 
 
-def _front_model(study: Study, front: Front) -> nn.Module:
-    if front.condition == "untrained front":
-        return states.untrained_twin(study, front.task, front.seed)
-    return load_model(study.model_folder(front.task, front.seed))
+def _front_models(study: Study, fronts: Sequence[Front]) -> dict[tuple, nn.Module]:
+    """(condition, task, seed) -> the model of a front; each is loaded once."""
+    loaded = {(task, seed): load_model(study.model_folder(task, seed)) for _, task, seed, *_ in fronts}
+    return {
+        (name, *of): states.untrained_twin(study, *of) if name == "untrained front" else loaded[of]
+        for name, *rest in fronts
+        for of in [tuple(rest[:2])]
+    }
 
 
 def _identity(study: Study, front: Front) -> list:

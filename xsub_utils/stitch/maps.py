@@ -64,8 +64,8 @@ def stitch(
         level: Where: 0 after the embeddings, l after layer l; after the last, only the head is the end's.
         batches: Labelled batches of the end model's task; their order is drawn anew for each epoch.
         front_gates, end_gates: Head masks or gates; None leaves a model whole.
-        options: `kind`, `init`, `epochs`, `lr`, `seed` and `cache`, as for `stitch_fronts`, which trains the maps
-            of several fronts in less time.
+        options: `kind`, `init` (also a single map), `epochs`, `lr`, `seed` and `cache`, as for `stitch_fronts`, which
+            trains the maps of several fronts in less time.
 
     Raises:
         ValueError: As `stitch_fronts`.
@@ -74,6 +74,8 @@ def stitch(
         encoders Apostolikas et al. 2023, whose map is linear, is fitted to the whole models with padding, and
         sees the batches always in the same order.
     """
+    if isinstance(options.get("init"), Stitched):
+        options["init"] = [options["init"]]
     return stitch_fronts([(front, front_gates)], end, level, batches, end_gates=end_gates, **options)[0]
 
 
@@ -122,18 +124,22 @@ def stitch_fronts(
     if isinstance(init, str):
         starts = [_initial(pair, batches, kind, init, seed) for pair in pairs]
     else:
-        starts = _given(init, pairs, level)
+        starts = _given(init, pairs, batches[0], level)
     return _train(starts, pairs, batches, epochs, lr, seed) if epochs else starts
 
 
 # The map before training
 
 
-def _given(starts: Sequence[Stitched], pairs: Sequence[Pair], level: int) -> list[Stitched]:
-    if len(starts) != len(pairs) or {start.level for start in starts} != {level}:
+def _given(starts: Sequence[Stitched], pairs: Sequence[Pair], batch: Batch, level: int) -> list[Stitched]:
+    """Maps to begin with, once they are known to fit."""
+    found = {(start.level, *start.weight.shape, start.bias is None) for start in starts}
+    states = (pairs[0].cache.states(model, batch, level) for model in (pairs[0].end, pairs[0].front))
+    widths = tuple(one.shape[-1] for one in states)
+    if len(starts) != len(pairs) or len(found) > 1 or next(iter(found))[:3] != (level, *widths):
         raise ValueError(
-            f"init: {len(starts)} maps of levels {sorted({start.level for start in starts})}; one of level {level} for "
-            f"each of the {len(pairs)} fronts would be right"
+            f"init: {len(starts)} maps of (level, end, front, whether linear) {sorted(found)}; for each of the "
+            f"{len(pairs)} fronts one of {(level, *widths)}, all of them linear or affine, would be right"
         )
     return list(starts)
 
@@ -201,15 +207,19 @@ def _train(
         optimizer.step()
         schedule.step()
     means = torch.stack(losses).double().view(epochs, len(batches), -1).mean(1).T.tolist()
-    for number, course in enumerate(means):
-        if not all(map(math.isfinite, course)):
+    weight, biases = weight.detach(), [None] * len(pairs) if bias is None else bias.detach().unbind()
+    made = [
+        Stitched(starts[0].level, one.clone(), other, tuple(course))
+        for one, other, course in zip(weight, biases, means, strict=True)
+    ]
+    for number, one in enumerate(made):
+        if not (all(map(math.isfinite, one.losses)) and one.weight.isfinite().all()):
             which = f" from front {number}" if len(pairs) > 1 else ""
             raise ValueError(
-                f"lr={lr}: training{which} diverged, the mean losses of the epochs are {course}; a smaller one needed"
+                f"lr={lr}: training{which} diverged, the mean losses of the epochs are {list(one.losses)}; a smaller "
+                "one needed"
             )
-    biases = [None] * len(pairs) if bias is None else bias.detach()
-    parts = zip(weight.detach(), biases, means, strict=True)
-    return [Stitched(starts[0].level, one.clone(), other, tuple(course)) for one, other, course in parts]
+    return made
 
 
 def _stacked(starts: Sequence[Stitched]) -> tuple[Float[Tensor, "fronts end front"], Tensor | None]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from xsub_utils.batches import IGNORED
 from xsub_utils.evaluate import forward, reads_first_token_only, split_labels
 from xsub_utils.gates import REMOVABLE, head_gates, head_shape, remove_heads
 from xsub_utils.names import one_of
@@ -125,14 +126,14 @@ class StateCache:
     """States of models, computed once for all stitches that need them, as far as they fit.
 
     Pairs of models that share a front, an end, or their data share this work if they are given one cache. It
-    holds on to models and batches, and takes both to stay as they are. Where room is short, the states of the model
-    that was asked for longest ago make way. What is not kept is computed again, and comes out the same.
+    holds on to models and batches, and takes both to stay as they are. States that do not fit are computed
+    again whenever they are needed, and come out the same.
 
     Args:
         max_bytes: Most that the states kept may take, in bytes on the device of their model. One level of a
             model takes 4 · tokens · width in float32, padding included.
-        levels: Levels to compute together as soon as one of them is asked for, since a single pass gives all;
-            by default none but the one asked for.
+        levels: Levels to compute together as soon as one of them is asked for, since a single pass gives all,
+            for as long as there is room; by default none but the one asked for.
 
     Raises:
         ValueError: If `max_bytes` is negative.
@@ -141,10 +142,10 @@ class StateCache:
     def __init__(self, max_bytes: int = 2**30, levels: Iterable[int] = ()):
         if max_bytes < 0:
             raise ValueError(f"max_bytes={max_bytes}: no room can be negative; 0 or more would be right")
-        self.max_bytes, self.bytes = max_bytes, 0
+        self.max_bytes, self.bytes, self._full = max_bytes, 0, max_bytes == 0
         self._levels = frozenset(levels)
         self._models: dict[tuple, CutModel] = {}
-        self._states: dict[int, dict[tuple[int, int], States]] = {}  # the model asked for last comes last
+        self._states: dict[tuple, States] = {}
         self._alive: dict[int, object] = {}  # so that nothing else gets their ids
 
     def model(self, model: nn.Module, gates: Gates | None) -> CutModel:
@@ -161,24 +162,25 @@ class StateCache:
             ValueError: If there is no such level.
         """
         model.check(level)
-        whose, which = self._key(model), self._key(batch)
-        kept = self._states[whose] = self._states.pop(whose, {})
-        if (which, level) not in kept:
-            together = self._levels.intersection(range(len(model.layers) + 1)) if level in self._levels else ()
-            wanted = [one for one in {level, *together} if (which, one) not in kept]
-            found = model.read(batch, wanted)
-            for one, states in found.items():
-                if self._has_room(states.nbytes, whose):
-                    kept[which, one] = states
-                    self.bytes += states.nbytes
+        key = self._key(model), self._key(batch)
+        if (*key, level) not in self._states:
+            together = level in self._levels and not self._full
+            wanted = self._wanted(model, level, together)
+            found = model.read(batch, [one for one in wanted if (*key, one) not in self._states])
+            self._keep({(*key, one): states for one, states in found.items()})
             return found[level]
-        return kept[which, level]
+        return self._states[*key, level]
 
-    def _has_room(self, size: int, whose: int) -> bool:
-        """Whether so many bytes fit, once the states of other models have made way if need be."""
-        while self.bytes + size > self.max_bytes and (oldest := next(iter(self._states))) != whose:
-            self.bytes -= sum(states.nbytes for states in self._states.pop(oldest).values())
-        return self.bytes + size <= self.max_bytes
+    def _wanted(self, model: CutModel, level: int, together: bool) -> set[int]:
+        return {level, *self._levels.intersection(range(len(model.layers) + 1))} if together else {level}
+
+    def _keep(self, found: Mapping[tuple, States]) -> None:
+        for key, states in found.items():
+            if self.bytes + states.nbytes <= self.max_bytes:
+                self._states[key] = states
+                self.bytes += states.nbytes
+            else:
+                self._full = True
 
     def _key(self, thing: object) -> int:
         self._alive[id(thing)] = thing
@@ -265,8 +267,9 @@ def _check_classes(labels: Tensor, logits: Tensor) -> None:
             f"batches: labels of shape {tuple(labels.shape)} and {labels.dtype} do not fit the logits of the end "
             f"model, of shape {tuple(logits.shape)}; batches of the end model's task would be right"
         )
-    if labels.numel() and labels.max() >= logits.shape[-1]:
+    wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= logits.shape[-1])]
+    if len(wrong):
         raise ValueError(
-            f"batches: a label is {int(labels.max())}, but the end model has {logits.shape[-1]} classes; batches "
+            f"batches: a label is {int(wrong[0])}, but the end model has {logits.shape[-1]} classes; batches "
             "of the end model's task would be right"
         )
