@@ -14,6 +14,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr, spearmanr
 from sklearn.cross_decomposition import CCA
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, KFold
 from transformers import AutoConfig
 
 from xsub_utils.gates import head_gates
@@ -27,6 +28,7 @@ from xsub_utils.representations import (
     retrieval_accuracy,
     rsa,
     rsa_regress,
+    similarity,
     svcca,
 )
 
@@ -328,6 +330,22 @@ def by_hand(x, y, references, seed, alpha):
         residual, total = (guess - d2[test]) ** 2, (d2[test] - d2[test].mean(0)) ** 2
         scores.append((pearson, np.mean(1 - residual.sum(0) / total.sum(0)), residual.mean()))
     return RegressionScores(*np.mean(scores, axis=0), alpha)
+
+
+@pytest.mark.parametrize("noise", [0.1, 4])
+def test_regression_equals_the_grid_search_of_sklearn(noise):
+    x, y = related(rows=97, noise=noise)
+    found = rsa_regress(x, y, references := [3, 50, 8, 96, 20], seed=2)
+    rest = [row for row in np.random.default_rng(2).permutation(97) if row not in references]
+    unit = [(rows / rows.norm(dim=1, keepdim=True)).numpy() for rows in (x, y)]
+    distances = [1 - rows[rest] @ rows[references].T for rows in unit]
+    scores = {"mse": "neg_mean_squared_error", "r2": "r2"}
+    search = GridSearchCV(Ridge(), {"alpha": similarity._ALPHAS}, scoring=scores, refit="mse", cv=KFold(10))
+    search.fit(*distances)
+    best = search.best_index_
+    assert found.alpha == search.best_params_["alpha"]
+    assert found.mse == pytest.approx(-search.cv_results_["mean_test_mse"][best], rel=1e-9)
+    assert found.r2 == pytest.approx(search.cv_results_["mean_test_r2"][best], rel=1e-9)
 
 
 @pytest.mark.parametrize("noise", [0.1, 4])

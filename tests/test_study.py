@@ -162,6 +162,14 @@ def test_an_own_encoder_is_pretrained_on_training_texts_once(study, monkeypatch)
     assert Study(PAIR, encoder="pretrain", **SMALL).encoder_folder() == folder
 
 
+def test_no_encoder_is_pretrained_where_tasks_may_be_split_apart(tmp_path):
+    for code in PAIR:
+        (tmp_path / f"{code}.csv").write_text("text,label\nani,0\n")
+    own = Study(PAIR, source="local", data=str(tmp_path), encoder="pretrain", **SMALL)
+    with pytest.raises(ValueError, match=r"only treebanks .* are split alike"):
+        own.encoder_folder()
+
+
 def test_encoder_identity_follows_its_files(tmp_path):
     assert encoder_identity("FacebookAI/xlm-roberta-base") == "FacebookAI/xlm-roberta-base"
     (tmp_path / "config.json").write_text("{}")

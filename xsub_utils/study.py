@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from xsub_utils import batches, encoders, finetune, settings, store
 from xsub_utils.data import Task, load_task
+from xsub_utils.data.sources import local_files
 from xsub_utils.files import sha256
 
 EVALUATION_BATCH = 100  # examples
@@ -43,8 +44,8 @@ class Study:
         source: "minibabel", "hub" or "local".
         data: Folder or file of local data, "" otherwise; a folder in it that is named like a task has the
             data of that task.
-        encoder: "minibabel-base", a hub id, a local folder, or "pretrain": a small encoder is pre-trained on
-            the training texts of the study's task "mlm".
+        encoder: "minibabel-base", a hub id, a local folder, or "pretrain", for MiniBabel and treebanks: a small
+            encoder is pre-trained on the training texts of the study's task "mlm".
         preset: Settings of fine-tuning, a key of `settings.PRESETS`.
         epochs: Passes over the training data; 0 leaves the preset's.
         train_size, report_size: Examples per language to train on, and to report scores on.
@@ -193,7 +194,15 @@ def _tokenizer(encoder: str) -> PreTrainedTokenizerBase:
 
 @lru_cache(maxsize=8)
 def _pretrained(study: Study) -> Path:
-    """A small encoder for all tasks of the study, pre-trained on the training texts of its task "mlm"."""
+    """A small encoder for all tasks of the study, pre-trained on the training texts of its task "mlm".
+
+    Only where every task is split alike do these leave the held-out texts of the others unseen.
+    """
+    if study.source != "minibabel" and not _on_treebanks(study):
+        raise ValueError(
+            f"encoder='pretrain' with source={study.source!r}: only treebanks (CoNLL-U files) and MiniBabel are split "
+            "alike for all tasks, so that no held-out text is learned from; a hub id or a folder would be right"
+        )
     texts = study.task("mlm").examples("train")["text"].tolist()
 
     def build(out: Path) -> None:
@@ -201,3 +210,9 @@ def _pretrained(study: Study) -> Path:
 
     key = {"texts": store.digest(texts), "settings": SMALL}
     return store.get_or_build("encoder", key, build)
+
+
+def _on_treebanks(study: Study) -> bool:
+    return study.source == "local" and all(
+        file.path.suffix == ".conllu" for file in local_files(study.data, study.languages)
+    )

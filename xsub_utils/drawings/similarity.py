@@ -146,7 +146,7 @@ def importance_map(table: pd.DataFrame) -> Figure:
 @drawing("cka")
 def cka(table: pd.DataFrame) -> Figure:
     """Likeness of states, level by level: against, other, task, pool, level, cka; bands hold all tasks."""
-    names = [name for name in ORDER if name in set(table["other"])]
+    names = sorted(set(table["other"]), key=ORDER.index)
     controls = [name for name in names if name in CONTROLS]
     colours = dict(zip([name for name in names if name not in controls], sns.color_palette(), strict=False))
     colours |= dict(zip(controls, sns.color_palette("Greys_r", len(controls) + 2), strict=False))

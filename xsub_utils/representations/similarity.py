@@ -184,8 +184,9 @@ def _fold_scores(x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> list[tuple[f
     found = []
     for alpha in _ALPHAS:
         predicted = (scores * (values / (values**2 + alpha))) @ seen
-        error, spread = (true - predicted) ** 2, (true - true.mean(0)) ** 2
-        r2 = (1 - error.sum(0) / spread.sum(0)).mean()
+        error, spread = (true - predicted) ** 2, ((true - true.mean(0)) ** 2).sum(0)
+        known = spread > 0  # of distances that are all the same nothing can be explained
+        r2 = (1 - np.divide(error.sum(0), spread, where=known, out=np.ones_like(spread))).mean()
         found.append((_mean_pearson(true, predicted), float(r2), float(error.mean())))
     return found
 
