@@ -28,7 +28,7 @@ from transformers import (
 from transformers.masking_utils import eager_mask
 
 from xsub_utils.evaluate import predictions
-from xsub_utils.stitch import StateCache, Stitched, stitch, stitch_fronts, stitched_score
+from xsub_utils.stitching import StateCache, Stitched, stitch, stitch_fronts, stitched_score
 
 Model = XLMRobertaForSequenceClassification
 Batch = dict[str, Tensor]

@@ -11,7 +11,7 @@ FLOORS = (
     "chance data files identity kernel names paths provenance statistics store variance",
     "batches encoders gates masks pretraining settings tokens",
     "baselines evaluate finetune importance prune tickets trainer",
-    "alignment overlap representations sft stitch tracin",
+    "alignment overlap representations sft stitching tracin",
     "drawings notebooks plots stages study",
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names.split()}

@@ -31,7 +31,7 @@ _NAMES = {
     ],
     "settings": ["Settings", "preset"],
     "statistics": ["bootstrap_interval", "mantel"],
-    "stitch": ["StateCache", "relative_accuracy", "stitch", "stitch_fronts", "stitched_score"],
+    "stitching": ["StateCache", "relative_accuracy", "stitch", "stitch_fronts", "stitched_score"],
     "store": ["get_or_build"],
     "tokens": ["token_overlap"],
     "variance": ["variance_shares"],

@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from xsub_utils.plots import RANGE, drawing, heat, in_order, is_first, legend_right, panels, square
 
 TITLES = {"ra": "relative accuracy", "above_chance": "relative accuracy above chance"}
-MARKERS = ["o", "s", "D", "^", "v", "P", "X", "*"]
+MARKERS = ["o", "s", "D", "^", "v", "P", "X", "h"]
+PALETTES, LEGENDS = ("Set1", "Dark2"), ("front differs in", "control")
 
 
 @drawing("conditions")
@@ -20,7 +21,9 @@ def conditions(table: pd.DataFrame) -> Figure:
     figure, axes = panels(keys, columns=2, width=4.3, height=2.9, sharex=True, sharey="col")
     for (group, value), ax in axes:
         rows = table[table["group"].eq(group) & table["map"].eq("trained")]
-        looks = {"style": "condition", "markers": MARKERS[: rows["condition"].nunique()], "dashes": False, "ms": 6}
+        names = in_order(rows["condition"])
+        looks = {"style": "condition", "markers": MARKERS[: len(names)], "dashes": False, "ms": 6}
+        looks["palette"] = [sns.color_palette()[0], *sns.color_palette(PALETTES[groups.index(group)], len(names) - 1)]
         sns.lineplot(rows, x="level", y=value, hue="condition", ax=ax, err_kws={"alpha": 0.07}, **looks, **RANGE)
         ax.axhline(1, color=".4", lw=0.8)
         ax.set(title=TITLES[value] if group == groups[0] else "", xlabel="stitched after layer")
@@ -29,7 +32,9 @@ def conditions(table: pd.DataFrame) -> Figure:
         if is_first(ax):
             ax.get_legend().remove()
         else:
-            sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), title=f"front, {group}", frameon=False)
+            sns.move_legend(
+                ax, "center left", bbox_to_anchor=(1, 0.5), title=LEGENDS[groups.index(group)], frameon=False
+            )
     return figure
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from xsub_utils.stages.stitching import CONTROLS, HEADLESS, SUBNETWORKS, TRAINED
-from xsub_utils.stitch import relative_accuracy
+from xsub_utils.stitching import relative_accuracy
 
 KINDS = {"jaccard": "Jaccard index of the masks", "cka": "CKA, mean of tokens", "cka_first": "CKA, first token"}
 FRONTS = {  # kinds of condition
@@ -25,7 +25,7 @@ def relative(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Further columns ra (score over that of the end's own subnetwork), ra_full (over that of the end's whole model)
-        and above_chance (score over that of the own subnetwork, both above chance). See `stitch.relative_accuracy`.
+        and above_chance (score over that of the own subnetwork, both above chance). See `stitching.relative_accuracy`.
     """
     rows = zip(table["score"], table["own"], table["full"], table["chance"], strict=True)
     found = [

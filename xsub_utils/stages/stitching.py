@@ -17,7 +17,7 @@ from xsub_utils.evaluate import chance_level, evaluate
 from xsub_utils.names import one_of
 from xsub_utils.representations import pooled
 from xsub_utils.stages import states
-from xsub_utils.stitch import StateCache, stitch_fronts, stitched_score
+from xsub_utils.stitching import StateCache, stitch_fronts, stitched_score
 from xsub_utils.study import Study, load_model, stored_table
 
 TOGETHER = 8  # fronts whose maps are trained at once

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from xsub_utils.batches import IGNORED
 from xsub_utils.evaluate import Batches
 from xsub_utils.names import one_of
-from xsub_utils.stitch.sites import Batch, Gates, Pair, StateCache
+from xsub_utils.stitching.sites import Batch, Gates, Pair, StateCache
 
 KINDS = ("linear", "affine")
 INITS = ("least_squares", "identity", "random")

@@ -1,8 +1,8 @@
 """Functional similarity of two models: the lower layers of one, a linear map, and the upper layers of the other."""
 
-from xsub_utils.stitch.maps import Stitched, stitch, stitch_fronts
-from xsub_utils.stitch.scores import relative_accuracy, stitched_predictions, stitched_score
-from xsub_utils.stitch.sites import StateCache
+from xsub_utils.stitching.maps import Stitched, stitch, stitch_fronts
+from xsub_utils.stitching.scores import relative_accuracy, stitched_predictions, stitched_score
+from xsub_utils.stitching.sites import StateCache
 
 __all__ = [
     "StateCache",
