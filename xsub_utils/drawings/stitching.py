@@ -10,7 +10,7 @@ from xsub_utils.plots import RANGE, drawing, heat, in_order, is_first, legend_ri
 
 TITLES = {"ra": "relative accuracy", "above_chance": "relative accuracy above chance"}
 MARKERS = ["o", "s", "D", "^", "v", "P", "X", "h"]
-PALETTES, LEGENDS = ("Set1", "Dark2"), ("front differs in", "control")
+LEGENDS = ("front differs in", "control")
 
 
 @drawing("conditions")
@@ -23,7 +23,8 @@ def conditions(table: pd.DataFrame) -> Figure:
         rows = table[table["group"].eq(group) & table["map"].eq("trained")]
         names = in_order(rows["condition"])
         looks = {"style": "condition", "markers": MARKERS[: len(names)], "dashes": False, "ms": 6}
-        looks["palette"] = [sns.color_palette()[0], *sns.color_palette(PALETTES[groups.index(group)], len(names) - 1)]
+        rest = sns.color_palette()[1:] if group == groups[0] else sns.color_palette("Dark2")
+        looks["palette"] = [sns.color_palette()[0], *rest][: len(names)]
         sns.lineplot(rows, x="level", y=value, hue="condition", ax=ax, err_kws={"alpha": 0.07}, **looks, **RANGE)
         ax.axhline(1, color=".4", lw=0.8)
         ax.set(title=TITLES[value] if group == groups[0] else "", xlabel="stitched after layer")
