@@ -18,3 +18,11 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("network"):
             item.add_marker(pytest.mark.skip(reason="needs the hub: pytest -m network"))
+
+
+@pytest.fixture(scope="module")
+def module_home(tmp_path_factory):
+    """A store for all tests of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XSUB_HOME", str(tmp_path_factory.mktemp("home")))
+        yield

@@ -27,13 +27,7 @@ SMALL = {"train_size": 24, "score_size": 8, "stop_size": 12, "report_size": 16, 
 TASKS, LANGUAGES, SEEDS = ["nli", "ner"], ["qaa", "qba"], [0, 1]
 GRID = list(product(TASKS, LANGUAGES, SEEDS, SEEDS))
 MEASURED = ["jaccard", "expected_within", "adjusted_within"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XSUB_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
+pytestmark = pytest.mark.usefixtures("module_home")
 
 
 @pytest.fixture(scope="module")

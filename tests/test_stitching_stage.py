@@ -14,13 +14,7 @@ from xsub_utils.study import Study
 CODES = ("qaa", "qab", "qba")
 SMALL = {"train_size": 24, "score_size": 8, "stop_size": 12, "report_size": 16, "epochs": 1, "pool": 2}
 PLAN = Plan(["nli", "ner"], [0, 1], [0, 1], ["qab"], [1, 4], size=20, epochs=4, lr=0.03)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XSUB_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
+pytestmark = pytest.mark.usefixtures("module_home")
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,7 @@ from xsub_utils.study import Study, collect, encoder_identity
 PAIR = ("qaa", "qba")
 SMALL = {"train_size": 24, "score_size": 8, "stop_size": 12, "report_size": 16, "epochs": 1}
 HEADS = (4, 12)  # layers and heads of the shipped encoder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XSUB_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
+pytestmark = pytest.mark.usefixtures("module_home")
 
 
 @pytest.fixture(scope="module")
