@@ -34,6 +34,7 @@ _NAMES = {
     "stitching": ["StateCache", "relative_accuracy", "stitch", "stitch_fronts", "stitched_score"],
     "store": ["get_or_build"],
     "tokens": ["token_overlap"],
+    "tracin": ["Influence", "influence", "top_shares"],
     "variance": ["variance_shares"],
 }
 _MODULE = {name: module for module, names in _NAMES.items() for name in names}

@@ -1,0 +1,211 @@
+"""One checkpoint: the gradients of test examples are kept, as many as memory holds; training examples pass by."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xsub_utils.evaluate import eval_mode
+from xsub_utils.gates import REMOVABLE, head_gates, remove_heads
+from xsub_utils.tracin.capture import Capture, Loss, verify
+from xsub_utils.tracin.groups import chosen_parameters, in_order
+from xsub_utils.tracin.parts import Outer, Part, inner, joined
+from xsub_utils.tracin.projection import Projection
+
+Batch = Mapping[str, Tensor]
+ALL = "all"
+SHARD = 16  # batches of training examples between two saves
+_AT_ONCE = 64  # test examples in a backward pass
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is the same at all checkpoints; see `influence`."""
+
+    loss: Loss
+    normalize: bool
+    parameters: str | Sequence[str] | None
+    by_group: bool
+    weight_masks: Mapping[str, Tensor]
+    test_groups: tuple | None
+    dtype: torch.dtype | None
+    projection: Projection | None
+    memory: float
+    out: Path | None
+
+
+@contextmanager
+def prepared(
+    model: nn.Module, gates: Tensor | None, weight_masks: Mapping[str, Tensor], part: str
+) -> Iterator[nn.Module]:
+    """The model in evaluation mode and without gradients of its own, heads and weights masked; restored afterwards.
+
+    Where only whole heads are masked, they are cut out of a copy: their gradients are zero, so the scores are the same.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(eval_mode(model))
+        stack.enter_context(_masked(model, weight_masks))
+        removable = getattr(getattr(model, "config", None), "model_type", None) in REMOVABLE
+        if gates is not None and gates.dtype == torch.bool and part == "encoder" and removable and not weight_masks:
+            model = remove_heads(model, gates, share=True)
+        elif gates is not None:
+            stack.enter_context(head_gates(model, gates, part))
+        stack.enter_context(_frozen(model))
+        yield model
+
+
+class Checkpoint:
+    """Gradients of one prepared model, in the forms that cost least, and their inner products."""
+
+    def __init__(self, model: nn.Module, options: Options, probe: Batch, careful: bool):
+        """`probe` is the longest test batch; `careful` checks the gradients of its first examples against autograd."""
+        self.options = options
+        chosen = chosen_parameters(model, options.parameters)
+        self.groups = in_order(chosen) if options.by_group else (ALL,)
+        self.place = {name: self.groups.index(group) if options.by_group else 0 for name, group in chosen.items()}
+        named = {id(value): name for name, value in model.named_parameters() if name in chosen}
+        self.capture = Capture(model, named)
+        self.buffers: dict[str, Tensor] = {}
+        self.written: set[str] = set()
+        if careful:
+            verify(self.capture, sliced(probe, 0, 4), options.loss)
+        self._choose_forms(sliced(probe, 0, 1))
+
+    def _choose_forms(self, example: Batch) -> None:
+        """Which matrices are written out, and how many bytes a test example then takes."""
+        self.bytes = 0
+
+        def look(name: str, part: Part) -> None:
+            if isinstance(part, Outer) and self._is_written(name, part):
+                self.written.add(name)
+            self.bytes += self._formed(name, part).size
+
+        with self.capture.hooked():
+            self.capture.gradients(example, self.options.loss, look)
+
+    def _is_written(self, name: str, part: Outer) -> bool:
+        options = self.options
+        forced = options.test_groups is not None or name in options.weight_masks or options.projection is not None
+        return forced or not part.is_smaller(part.rows.shape[1])
+
+    def _formed(self, name: str, part: Part, buffered: bool = False) -> Part:
+        """The gradients of a parameter as they are multiplied."""
+        if self.options.dtype is not None:
+            part = part.to(self.options.dtype)
+        if self.options.projection:
+            part = self.options.projection(name, part)
+        if isinstance(part, Outer) and name in self.written:
+            part = part.written_out(self._buffer(name, part) if buffered else None)
+        mask = self.options.weight_masks.get(name)
+        return part if mask is None else part.masked(mask.to(part.values.device))
+
+    def _buffer(self, name: str, part: Outer) -> Tensor:
+        """Memory for a batch of matrices, used again and again: new pages cost more than the products."""
+        entries, width = len(part), part.rows.shape[2] * part.columns.shape[2]
+        buffer = self.buffers.get("")
+        if buffer is None or len(buffer) < entries * width:
+            self.buffers[""] = buffer = part.rows.new_empty(entries * width)
+        return buffer[: entries * width].view(entries, width)
+
+    def test_side(self, batches: Iterator[Batch]) -> tuple[dict[str, Part], Float[Tensor, " examples"]]:
+        """Gradients of test examples, and their norms."""
+        found, squares = defaultdict(list), []
+        with self.capture.hooked():
+            for batch in batches:
+                squares.append(0.0)
+
+                def keep(name: str, part: Part) -> None:
+                    found[name].append(self._formed(name, part))
+                    squares[-1] = squares[-1] + found[name][-1].squared_norms()
+
+                self.capture.gradients(batch, self.options.loss, keep)
+        return {name: joined(found.pop(name)) for name in list(found)}, torch.cat(squares).sqrt()
+
+    def scores(self, batch: Batch, test: Mapping[str, Part], norms: Tensor) -> Float[Tensor, "groups train test"]:
+        """Inner products, or cosines, of the gradients of training examples with those of the test side."""
+        block, squares = norms.new_zeros(len(self.groups), length(batch), len(norms)), norms.new_zeros(length(batch))
+
+        def multiply(name: str, part: Part) -> None:
+            part = self._formed(name, part, buffered=True)
+            squares.add_(part.squared_norms())
+            if name in test:
+                block[self.place[name]] += inner(part, test[name])
+
+        with self.capture.hooked():
+            self.capture.gradients(batch, self.options.loss, multiply)
+        return divided(block, squares.sqrt()[:, None] * norms) if self.options.normalize else block
+
+    def train_bytes(self, batch: Batch) -> int:
+        """About what the backward pass of a batch takes beside the model, with its largest matrix written out."""
+        sizes, largest = [], [0]
+
+        def look(name: str, part: Part) -> None:
+            sizes.append(part.size)
+            if name in self.written:
+                largest[0] = max(largest[0], part.rows.shape[2] * part.columns.shape[2] * part.rows.element_size())
+
+        with self.capture.hooked():
+            self.capture.gradients(sliced(batch, 0, 1), self.options.loss, look)
+        return length(batch) * (3 * sum(sizes) + largest[0])
+
+
+def divided(values: Tensor, norms: Tensor) -> Tensor:
+    """Quotients, 0 where a norm is 0."""
+    return torch.where(norms > 0, values / norms, 0)
+
+
+def length(batch: Batch) -> int:
+    """Examples in a batch."""
+    return len(next(iter(batch.values())))
+
+
+def sliced(batch: Batch, start: int, stop: int) -> dict[str, Tensor]:
+    """Some examples of a batch."""
+    return {name: values[start:stop] for name, values in batch.items()}
+
+
+def taken(batches: Sequence[Batch], start: int, stop: int, most: int = _AT_ONCE) -> Iterator[dict[str, Tensor]]:
+    """Examples `start` to `stop` of all batches in a row, in batches of at most `most`."""
+    first = 0
+    for batch in batches:
+        low, high = max(start - first, 0), min(stop - first, length(batch))
+        yield from (sliced(batch, one, min(one + most, high)) for one in range(low, high, most))
+        first += length(batch)
+
+
+@contextmanager
+def _masked(model: nn.Module, weight_masks: Mapping[str, Tensor]) -> Iterator[None]:
+    parameters = dict(model.named_parameters())
+    for name, mask in weight_masks.items():
+        if name not in parameters or mask.shape != parameters[name].shape or mask.dtype != torch.bool:
+            have = tuple(parameters[name].shape) if name in parameters else "no parameter of the model"
+            raise ValueError(
+                f"weight_masks: {name!r} is {have}, its mask {tuple(mask.shape)} of {mask.dtype}; a bool mask of the "
+                "parameter's shape would be right"
+            )
+    kept = {name: parameters[name].detach().clone() for name in weight_masks}
+    try:
+        with torch.no_grad():
+            for name, mask in weight_masks.items():
+                parameters[name].mul_(mask.to(parameters[name]))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, values in kept.items():
+                parameters[name].copy_(values)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    required = [(value, value.requires_grad) for value in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        yield
+    finally:
+        for value, was in required:
+            value.requires_grad_(was)
