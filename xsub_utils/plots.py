@@ -157,6 +157,22 @@ def task_panels(table: pd.DataFrame, columns: int = 4, width: float = 2.5, heigh
     return figure, [(task, table[table["task"] == task], ax) for task, ax in axes]
 
 
+def bars(ax: Axes, rows: pd.DataFrame, heights: np.ndarray, color=None, **kwargs) -> None:
+    """Means with their ranges, one under the other; an unknown range draws none, and a mean may lie outside.
+
+    Args:
+        ax: Where to draw.
+        rows: Columns mean, low, high.
+        heights: Of the rows.
+        color: By default the first of the palette.
+        **kwargs: Of the points.
+    """
+    limits = (rows[name].fillna(rows["mean"]) for name in ("low", "high"))
+    options = {"color": color or sns.color_palette()[0]}
+    ax.hlines(heights, *limits, lw=1.4, **options)
+    ax.plot(rows["mean"], heights, ls="", marker="o", ms=5, **options, **kwargs)
+
+
 def is_first(ax: Axes) -> bool:
     """Whether a panel stands on the left, so that its axis is labelled for the whole row."""
     return ax.get_subplotspec().is_first_col()

@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from xsub_utils.plots import (
     DIVERGING,
     RANGE,
+    bars,
     drawing,
     heat,
     in_order,
@@ -54,19 +54,11 @@ def overlap(table: pd.DataFrame) -> Figure:
             if measure == "expected_within":
                 ax.plot(rows["mean"], range(len(names)), label="chance", **CHANCE)
             else:
-                _bars(ax, rows, np.arange(len(names)), label="measured")
+                bars(ax, rows, np.arange(len(names)), label="measured")
         ax.set(title=title, xlim=(min(0, *ax.get_xlim()), 1), yticks=range(len(names)), yticklabels=names)
         ax.set_ylim(len(names) - 0.5, -0.5)
     axes[0][1].set_ylabel("what differs")
     return legend_above(figure)
-
-
-def _bars(ax: Axes, rows: pd.DataFrame, heights: np.ndarray, **kwargs) -> None:
-    """Means with their ranges, one under the other; an unknown range draws none, and a mean may lie outside."""
-    limits = (rows[name].fillna(rows["mean"]) for name in ("low", "high"))
-    options = {"color": sns.color_palette()[0]}
-    ax.hlines(heights, *limits, lw=1.4, **options)
-    ax.plot(rows["mean"], heights, ls="", marker="o", ms=5, **options, **kwargs)
 
 
 @drawing("variance")
@@ -227,7 +219,7 @@ def truth(table: pd.DataFrame) -> Figure:
         rows = table[table["kind"] == kind].set_index("measure").loc[names].rename(columns={"rho": "mean"})
         sure = (rows["p"] < 0.05).to_numpy()
         for chosen, face in ((sure, None), (~sure, "white")):
-            _bars(ax, rows[chosen], np.flatnonzero(chosen), mfc=face)
+            bars(ax, rows[chosen], np.flatnonzero(chosen), mfc=face)
         ax.axvline(0, color=".5", lw=0.8)
         ax.set(title=kind, xlabel="Spearman's ρ", xlim=(-1.08, 1.08), yticks=range(len(names)), yticklabels=names)
         ax.set_ylim(len(names) - 0.5, -0.5)
@@ -239,7 +231,7 @@ def stability(table: pd.DataFrame) -> Figure:
     """Likeness over seeds: measure, seed, mean, low, high, chance, ceiling."""
     figure, [(_, ax)] = panels(["all"], width=6.6, height=0.45 * len(table) + 1.1)
     heights = np.arange(len(table))
-    _bars(ax, table, heights, label="other seed")
+    bars(ax, table, heights, label="other seed")
     ax.plot(table["chance"], heights, label="chance", **CHANCE)
     ax.plot(table["ceiling"], heights, label="ceiling", **CEILING)
     names = [f"{measure}, {seed}" for measure, seed in zip(table["measure"], table["seed"], strict=True)]

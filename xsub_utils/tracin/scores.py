@@ -68,7 +68,7 @@ def influence(
     projection: int | None = None,
     rescore: int = 0,
     seed: int = 0,
-    memory: float = 4e9,
+    memory: float | None = None,
     out: str | Path | None = None,
     part: str = "encoder",
     progress: bool = True,
@@ -100,7 +100,7 @@ def influence(
             are scored again, exactly.
         seed: Of the projection.
         memory: Bytes that the gradients of test examples and the pass of a training batch may take; test examples are
-            done in as many turns as that needs.
+            done in as many turns as that needs. By default 4 GB, or on a GPU half of what is free.
         out: Folder for intermediate results: a run that was killed goes on there. None keeps nothing.
         part: Whose heads the gates are of, as in `head_gates`.
         progress: Show a bar on stderr, if it takes more than five seconds.
@@ -125,7 +125,7 @@ def influence(
         test_groups=None if test_groups is None else tuple(test_groups),
         dtype=dtype,
         projection=Projection(projection, seed) if projection else None,
-        memory=memory,
+        memory=_memory() if memory is None else memory,
         out=None if out is None else Path(out),
     )
     given = torch.ones(len(checkpoints)) if weights is None else torch.tensor(list(weights), dtype=torch.float32)
@@ -220,6 +220,10 @@ class _Run:
             parts = {name: added([*([parts[name]] if name in parts else []), one], 0) for name, one in pooled.items()}
             first += length(batch)
         return parts, torch.ones(len(labels), device=norms.device, dtype=norms.dtype)
+
+
+def _memory() -> float:
+    return torch.cuda.mem_get_info()[0] / 2 if torch.cuda.is_available() else 4e9
 
 
 def _candidates(scores: Tensor, count: int) -> Bool[Tensor, " train"]:
