@@ -26,6 +26,7 @@ def with_numbers(table, *columns):
 PAIRS = grid(task=TASKS, source=LANGUAGES, target=LANGUAGES, seed=SEEDS)
 SEARCHES = {"task": TASKS, "seed": SEEDS, "mask_seed": [0, 1], "language": LANGUAGES}
 FIVE = ["mask seed", "model seed", "language", "task", "task and language"]
+ESTIMATES = grid(task=TASKS, sign=["positive", "negative"], condition=["own subnetwork", "random heads"])
 HEADS = grid(task=TASKS, language=LANGUAGES, layer=[1, 2, 3], head=[1, 2])
 TABLES = {
     "00_family": pd.DataFrame(
@@ -116,6 +117,36 @@ TABLES = {
         ),
         "likeness",
         "above_chance",
+    ),
+    "05_influence": with_numbers(
+        grid(condition=["full model", "own subnetwork"], task=TASKS, a=LANGUAGES, b=LANGUAGES), "share"
+    ),
+    "05_specialisation": with_numbers(ESTIMATES, "mean").assign(low=0.0, high=1.0),
+    "05_contrasts": with_numbers(ESTIMATES, "mean").assign(low=0.0, high=1.0),
+    "05_damage": with_numbers(
+        grid(task=TASKS, condition=["own subnetwork", "random heads"], language=LANGUAGES), "retained", "rise"
+    ),
+    "05_epochs": with_numbers(
+        grid(task=TASKS, seed=SEEDS, condition=["full model", "own subnetwork"], language=LANGUAGES, epoch=[1, 2]),
+        "share",
+    ).assign(chance=0.5),
+    "05_groups": with_numbers(
+        grid(task=TASKS, group=["all", "embeddings", "head"], language=LANGUAGES), "share"
+    ).assign(chance=0.5),
+    "05_translations": with_numbers(
+        grid(task=TASKS, seed=SEEDS, condition=["full model", "own subnetwork"]), "translated", "chance"
+    ),
+    "05_influence_pairs": with_numbers(
+        grid(measure=["mask Jaccard", "true relatedness, tree"], task=TASKS, a=LANGUAGES, b=LANGUAGES),
+        "likeness",
+        "share",
+    ),
+    "05_imbalance": with_numbers(
+        grid(seed=SEEDS, changed=LANGUAGES, examples=["its own", "other languages'"], chance=[0.1, 0.3]), "share"
+    ),
+    "05_unseen": with_numbers(grid(a=LANGUAGES, b=["qab", "qbb"]), "share"),
+    "05_removals": with_numbers(
+        grid(seed=SEEDS, language=LANGUAGES, removed=["nothing", "most helpful", "random"]), "change"
     ),
 }
 
@@ -413,3 +444,34 @@ def test_likeness_beside_relative_accuracy_has_a_point_for_each_row():
     for ax, (_, rows) in zip(plots.draw("04_against", table).axes, table.groupby("kind", sort=False), strict=True):
         points = np.concatenate([points.get_offsets() for points in ax.collections])
         np.testing.assert_allclose(sorted(points.tolist()), sorted(rows[["likeness", "above_chance"]].values.tolist()))
+
+
+# Notebook 05
+
+
+def test_positive_and_negative_examples_stand_side_by_side():
+    table = TABLES["05_specialisation"]
+    figure = plots.draw("05_specialisation", table)
+    for ax, (_, rows) in zip(figure.axes, table.groupby("task", sort=False), strict=True):
+        found = sorted(mean for mean, *_ in bars(ax))
+        np.testing.assert_allclose(found, sorted(rows["mean"]))
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        "most positive examples",
+        "most negative examples",
+    ]
+
+
+def test_influence_has_a_panel_for_each_task_and_set_of_heads():
+    table = TABLES["05_influence"]
+    figure = plots.draw("05_influence", table)
+    assert [ax.get_title() for ax in figure.axes] == [
+        f"{task}, {name}" for task in TASKS for name in ("full model", "own subnetwork")
+    ]
+    first = table[(table["task"] == "nli") & (table["condition"] == "full model")]
+    np.testing.assert_allclose(figure.axes[0].collections[0].get_array().ravel(), first["share"])
+    assert_cells_hold_their_texts(figure)
+
+
+def test_nothing_removed_is_not_drawn():
+    ax = plots.draw("05_removals", TABLES["05_removals"]).axes[0]
+    assert ticks(ax.xaxis) == ["most helpful", "random"]

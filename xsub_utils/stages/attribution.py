@@ -22,7 +22,7 @@ from xsub_utils.study import Study, load_model, stored_table
 
 FULL, OWN, OTHER = "full model", "own subnetwork", "another language's"
 SHUFFLED, RANDOM, MATCHED = "shuffled within layers", "random heads", "random heads, as accurate"
-SEARCHED, ANY = "own search, other size", "random heads, any size"
+SEARCHED, ANY = "own search, half the size", "random heads, any size"
 CONDITIONS = (FULL, OWN, OTHER, SHUFFLED, RANDOM, MATCHED)
 _DRAWS, _STEP = 4, 4  # random masks per size, and heads between sizes, among which one is sought that is as accurate
 
@@ -199,7 +199,11 @@ def translations(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame
     size = whole.train["id"].nunique()
     if size * len(study.languages) != len(whole.train):
         return pd.DataFrame(columns=["task", "seed", "condition", "language", "id", "translated", "chance"])
-    found = {code: attributed(study, task, seed, mask, tuple(study.languages), plan) for code, mask in own.items()}
+    found = {
+        code: attributed(study, task, seed, mask, tuple(study.languages), plan)
+        for code, mask in own.items()
+        if mask.any()
+    }
     for condition, of in ((FULL, dict.fromkeys(own, whole)), (OWN, found)):
         for code, one in of.items():
             top = tracin.top_examples(one.scores.sum(0), plan.top)
@@ -228,22 +232,33 @@ def _examples(study: Study, task: str, seed: int, plan: Plan) -> tuple[pd.DataFr
 
 
 def _masks(study: Study, task: str, seed: int, plan: Plan) -> Iterator[Mask]:
-    """Every set of heads that is looked at; controls on the language that they were made for."""
+    """Every set of heads that is looked at; controls on the language that they were made for.
+
+    A subnetwork without any head is left out, with its controls: there is nothing to attribute through.
+    """
     languages, own = tuple(study.languages), states.subnetworks(study, task, seed, 0)
     yield Mask(FULL, "", None, languages)
     for language, mask in own.items():
+        if not mask.any():
+            continue
         yield Mask(OWN, language, mask, languages)
         yield Mask(SHUFFLED, language, masks.shuffle_mask(mask, "within", 0), (language,))
         yield Mask(RANDOM, language, masks.random_mask(mask, 0), (language,))
         yield Mask(MATCHED, language, as_accurate(study, task, seed, language), (language,))
-        found = pruning.search(study, task, seed, language, 0)
-        for step in found.trajectory[1::2]:
-            if step.kept > 0 and step.kept != mask.sum():
-                yield Mask(SEARCHED, language, step.mask, (language,))
+        yield from _searched(study, task, seed, language, mask)
     for number, share in enumerate(plan.sizes):
         like = torch.zeros_like(mask).flatten()
         like[: round(share * len(like))] = True
         yield Mask(ANY, "", masks.random_mask(like.view_as(mask), number), languages)
+
+
+def _searched(study: Study, task: str, seed: int, language: str, own: Tensor) -> Iterator[Mask]:
+    """The mask of the language's search with about half as many heads as its subnetwork."""
+    steps = pruning.search(study, task, seed, language, 0).trajectory
+    smaller = [step.mask for step in steps if 0 < step.kept < int(own.sum())]
+    if smaller:
+        half = min(smaller, key=lambda mask: abs(2 * int(mask.sum()) - int(own.sum())))
+        yield Mask(SEARCHED, language, half, (language,))
 
 
 def as_accurate(study: Study, task: str, seed: int, language: str) -> Tensor:

@@ -1,0 +1,341 @@
+"""TracIn scores beside the alternatives, on the same model and examples, in one process with one thread.
+
+What is compared: `influence` with captum's `TracInCP`, with a loop that takes each gradient once, and with the least
+time that the multiplications alone would need; all compute inner products over all parameters. And how the time grows.
+
+    pip install captum==0.9.0
+    python benchmarks/bench_tracin.py            # about six minutes; writes bench_tracin.csv beside this file
+    python benchmarks/bench_tracin.py --quick    # seconds; writes nothing
+"""
+
+import argparse
+import copy
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from measure import Seconds, alternate, ratio
+from torch import Tensor, nn
+from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+from xsub_utils.tracin import influence
+
+Batch = dict[str, Tensor]
+CLASSES = 3
+NO_PEER = "This benchmark needs a peer: pip install captum==0.9.0"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """An encoder, how many examples of one length are compared, and how often each measurement is repeated."""
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+    intermediate: int
+    length: int
+    train: int
+    test: int
+    target: str
+    repetitions: int = 3
+    vocabulary: int = 2000
+    batch_size: int = 64
+
+
+SMALL = Workload("4 layers, width 128", 4, 128, 4, 512, length=32, train=512, test=64, target="at least 6")
+WIDE = Workload("2 layers, width 768", 2, 768, 12, 3072, length=128, train=48, test=32, target="", repetitions=2)
+BASE = Workload("XLM-R base", 12, 768, 12, 3072, 128, 1024, 64, target="", vocabulary=250_002, batch_size=32)
+QUICK = replace(SMALL, name="quick", length=16, train=48, test=8, repetitions=1)
+
+
+def make_model(load: Workload, seed: int = 0) -> nn.Module:
+    """An XLM-R classifier; random weights, as the cost does not depend on training."""
+    config = XLMRobertaConfig(
+        vocab_size=load.vocabulary,
+        hidden_size=load.width,
+        num_hidden_layers=load.layers,
+        num_attention_heads=load.heads,
+        intermediate_size=load.intermediate,
+        max_position_embeddings=load.length + 2,
+        num_labels=CLASSES,
+        initializer_range=0.1 if load.width < 200 else 0.03,
+    )
+    torch.manual_seed(seed)
+    return XLMRobertaForSequenceClassification(config).eval()
+
+
+def make_batches(load: Workload, examples: int, seed: int) -> list[Batch]:
+    """Random sentences of the full length, so that none of the ways gains from padding."""
+    rng = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, load.vocabulary, (examples, load.length), generator=rng)
+    columns = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "labels": torch.randint(CLASSES, (examples,), generator=rng),
+    }
+    parts = {name: values.split(load.batch_size) for name, values in columns.items()}
+    return [dict(zip(parts, rows, strict=True)) for rows in zip(*parts.values(), strict=True)]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and test examples."""
+
+    train: list[Batch]
+    test: list[Batch]
+
+    @classmethod
+    def of(cls, load: Workload) -> "Data":
+        return cls(make_batches(load, load.train, 1), make_batches(load, load.test, 2))
+
+
+def ours(models: list[nn.Module], data: Data, **options) -> Tensor:
+    """Scores (test, train); there is memory for all test examples in one turn."""
+    options = {"memory": 16e9, "normalize": False, "progress": False} | options
+    return influence(models, data.train, data.test, **options).scores
+
+
+class Logits(nn.Module):
+    """The model as captum calls it."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.model(input_ids=ids, attention_mask=mask).logits
+
+
+def captum(model: nn.Module, data: Data, batch_size: int) -> Tensor:
+    """`TracInCP`; its quicker way, `sample_wise_grads_per_batch`, knows neither embeddings nor LayerNorms."""
+    try:
+        from captum.influence import TracInCP
+    except ImportError as error:
+        raise SystemExit(NO_PEER) from error
+    train, test = (
+        [torch.cat([batch[name] for batch in side]) for name in ("input_ids", "attention_mask", "labels")]
+        for side in (data.train, data.test)
+    )
+    peer = TracInCP(
+        Logits(model),
+        torch.utils.data.TensorDataset(*train),
+        ["the weights that the model has"],
+        lambda *_: 1.0,  # what the checkpoint counts
+        loss_fn=nn.CrossEntropyLoss(reduction="none"),
+        batch_size=batch_size,
+    )
+    return peer.influence(tuple(test))
+
+
+def naive(model: nn.Module, data: Data) -> Tensor:
+    """Each gradient once, example by example, then a matrix product for each batch."""
+    test = torch.cat([gradients(model, batch) for batch in data.test])
+    return torch.cat([test @ gradients(model, batch).T for batch in data.train], 1)
+
+
+def gradients(model: nn.Module, batch: Batch) -> Tensor:
+    """(examples, all parameters), by autograd."""
+    parameters = list(model.parameters())
+    rows = torch.empty(len(batch["labels"]), sum(one.numel() for one in parameters))
+    for i, row in enumerate(rows):
+        one = {name: values[i : i + 1] for name, values in batch.items()}
+        loss = nn.functional.cross_entropy(model(one["input_ids"], one["attention_mask"]).logits, one["labels"])
+        torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)], out=row)
+    return rows
+
+
+# The floor: multiplications and additions that no way of computing the same can do without, at the speed of a large
+# matrix product. What is element-wise, such as softmax, LayerNorm or the embeddings, is left out.
+
+
+def linear_layers(load: Workload, heads: int) -> Iterator[tuple[int, int, int]]:
+    """Inputs, outputs and the tokens of a sentence on which the logits depend, of every linear layer."""
+    inner = load.width * heads // load.heads
+    for layer in range(load.layers):
+        read = 1 if layer == load.layers - 1 else load.length  # the head reads the first token alone
+        yield load.width, inner, read  # queries
+        yield from 2 * [(load.width, inner, load.length)]  # keys, values
+        yield inner, load.width, read
+        yield load.width, load.intermediate, read
+        yield load.intermediate, load.width, read
+    yield load.width, load.width, 1
+    yield load.width, CLASSES, 1
+
+
+def operations(load: Workload, heads: int | None = None) -> tuple[int, int]:
+    """Floating-point operations of the passes of all examples, and of their gradients and inner products.
+
+    A layer with t tokens costs 2 t · inputs · outputs forward, as much backward to its inputs, and as much for the
+    gradient of its weights. A pair of gradients costs 2 · inputs · outputs, or 2 t² (inputs + outputs) if they stay
+    factors, which then need not be multiplied: whichever is less for all pairs. Attention multiplies queries with keys
+    and probabilities with values: 4 · read · length · inner forward, twice that backward.
+    """
+    heads = load.heads if heads is None else heads
+    examples, pairs = load.train + load.test, load.train * load.test
+    passes = products = 0
+    for inputs, outputs, tokens in linear_layers(load, heads):
+        passes += examples * 4 * tokens * inputs * outputs
+        written_out = 2 * inputs * outputs * (examples * tokens + pairs)
+        products += min(written_out, pairs * 2 * tokens**2 * (inputs + outputs))
+    read = [load.length] * (load.layers - 1) + [1]
+    passes += examples * sum(12 * tokens * load.length * load.width * heads // load.heads for tokens in read)
+    return passes, products
+
+
+def speed(dtype: torch.dtype = torch.float32, device: str = "cpu") -> float:
+    """Operations per second of a large square matrix product; CPU time, or on a GPU that of the clock."""
+    size = 2048 if device == "cpu" else 8192
+    x, y = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / statistics.median(timed(lambda: x @ y, device)[0] for _ in range(6))
+
+
+def timed(work: Callable[[], Tensor], device: str) -> tuple[float, Tensor]:
+    """Seconds of CPU time, or of the clock for a GPU, and the result."""
+    clock, wait = (time.process_time, lambda: None) if device == "cpu" else (time.perf_counter, torch.cuda.synchronize)
+    wait()
+    start = clock()
+    result = work()
+    wait()
+    return clock() - start, result
+
+
+def with_floor(seconds: Seconds, load: Workload, heads: int | None = None) -> Seconds:
+    """The time of the operations alone beside each turn of ours."""
+    floor = sum(operations(load, heads)) / speed()
+    return seconds | {"floor": [floor] * len(seconds["ours"])}
+
+
+def with_errors(row: dict, results: dict[str, Tensor], exact: Tensor, above: str, below: str) -> dict:
+    """The row with the largest error of its two cases, as a share of the largest score."""
+    errors = {
+        f"error {side}": float((results[name].double() - exact).abs().max() / exact.abs().max())
+        for side, name in (("above", above), ("below", below))
+        if name in results
+    }
+    return row | errors
+
+
+def compare(load: Workload) -> list[dict]:
+    """All rows of the table for one workload."""
+    model, data = make_model(load), Data.of(load)
+    exact = ours([copy.deepcopy(model).double()], data)  # warms up, too
+    rows = [*compare_ways(load, model, data, exact), *compare_forms(load, model, data, exact)]
+    if load.target:
+        rows += compare_sizes(load, model, data)
+    return [{"model": load.name, **row} for row in rows]
+
+
+def compare_ways(load: Workload, model: nn.Module, data: Data, exact: Tensor) -> list[dict]:
+    """The peer, whose better batch size counts, and the loop: both once, as they are slow."""
+    peers = {f"captum, batch size {size}": partial(captum, model, data, size) for size in (1, 8)}
+    seconds, results = alternate(peers | {"loop": partial(naive, model, data), "ours": partial(ours, [model], data)}, 1)
+    errors = {name: float((result - exact).abs().max() / exact.abs().max()) for name, result in results.items()}
+    assert max(errors.values()) < 1e-4, f"scores differ: {errors}"
+    best = min(peers, key=lambda name: seconds[name])
+    expected = {best: load.target, "loop": ""}
+    return [
+        with_errors(ratio(f"{name} / ours", expected[name], seconds, name, "ours"), results, exact, name, "ours")
+        for name in (best, "loop")
+    ] + [ratio(f"{name} / ours", "", seconds, name, "ours") for name in peers if name != best]
+
+
+def compare_forms(load: Workload, model: nn.Module, data: Data, exact: Tensor) -> list[dict]:
+    """Ours against the floor, in half precision, and projected."""
+    half = torch.bfloat16
+    cases = {
+        "ours": partial(ours, [model], data),
+        "bfloat16": partial(ours, [model], data, dtype=half),
+        "projection": partial(ours, [model], data, projection=64),
+    }
+    seconds, results = alternate(cases, load.repetitions)
+    seconds = with_floor(seconds, load)
+    slower = speed() / speed(half)
+    native = "native here" if slower < 1.2 else f"not native here: a matrix product takes {slower:.1f} times as long"
+    correlation = float(torch.corrcoef(torch.stack([results["projection"].flatten().double(), exact.flatten()]))[0, 1])
+    projected = f"ours / ours, projection=64 (correlation {correlation:.3f})"
+    return [
+        with_errors(ratio("ours / floor", "at most 2.5", seconds, "ours", "floor"), results, exact, "ours", "floor"),
+        with_errors(
+            ratio("ours / ours, bfloat16", native, seconds, "ours", "bfloat16"), results, exact, "ours", "bfloat16"
+        ),
+        with_errors(ratio(projected, "", seconds, "ours", "projection"), results, exact, "ours", "projection"),
+    ]
+
+
+def compare_sizes(load: Workload, model: nn.Module, data: Data) -> list[dict]:
+    """How the time grows with examples and checkpoints, and through half of the heads."""
+    mask = (torch.arange(load.heads) % 2 == 0).expand(load.layers, -1)
+    half = load.train // 2, load.test // 2
+    fewer_train, fewer_test = (
+        Data.of(replace(load, **{side: size})) for side, size in zip(("train", "test"), half, strict=True)
+    )
+    cases = {
+        "ours": partial(ours, [model], data),
+        "train": partial(ours, [model], fewer_train),
+        "test": partial(ours, [model], fewer_test),
+        "checkpoints": partial(ours, [model, make_model(load, 1), make_model(load, 2)], data),
+        "heads": partial(ours, [model], data, gates=mask),
+    }
+    seconds, _ = alternate(cases, load.repetitions)
+    whole, masked = (sum(operations(load, heads)) for heads in (None, load.heads // 2))
+    floors = [
+        sum(operations(load)) / sum(operations(replace(load, **{side: size})))
+        for side, size in zip(("train", "test"), half, strict=True)
+    ]
+    return [
+        ratio(f"ours: {load.train} / {half[0]} training examples", f"floor {floors[0]:.2f}", seconds, "ours", "train"),
+        ratio(f"ours: {load.test} / {half[1]} test examples", f"floor {floors[1]:.2f}", seconds, "ours", "test"),
+        ratio("ours: 3 checkpoints / 1", "linear 3.00", seconds, "checkpoints", "ours"),
+        ratio("ours: whole / half of the heads", f"floor {whole / masked:.2f}", seconds, "ours", "heads"),
+    ]
+
+
+def compare_device(load: Workload, device: str = "cuda") -> list[dict]:
+    """One GPU, by the clock: examples per second, and how near to the speed of its matrix products that is."""
+    model, data = make_model(load).to(device), Data.of(load)
+    what = torch.cuda.get_device_name() if device == "cuda" else device
+    memory = 0.6 * torch.cuda.mem_get_info()[0] if device == "cuda" else 4e9
+    full = speed(device=device)
+    passes, products = operations(load)
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        work = partial(ours, [model], data, dtype=dtype, memory=memory)
+        work()
+        turns = [timed(work, device)[0] for _ in range(load.repetitions)]
+        floor = passes / full + products / speed(dtype, device)
+        seconds = {"ours": turns, "floor": [floor] * len(turns)}
+        each = (load.train + load.test) / statistics.median(turns)
+        name = str(dtype).removeprefix("torch.")
+        row = ratio(f"{what}, {name}: floor / ours, by the clock", f"{each:.0f} examples/s", seconds, "floor", "ours")
+        rows.append({"model": load.name, **row})
+    return rows
+
+
+def main() -> None:
+    """Measures, prints and, unless in a hurry, writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a small part of the work; writes nothing")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", module="captum")
+    rows = [row for load in ([QUICK] if quick else [SMALL, WIDE]) for row in compare(load)]
+    if torch.cuda.is_available():
+        rows += compare_device(replace(QUICK, name="quick") if quick else BASE)
+    table = pd.DataFrame(rows)
+    errors = [column for column in table if column.startswith("error")]
+    table[errors] = table[errors].map(lambda error: f"{error:.0e}", na_action="ignore")
+    table = table.round(3)
+    print(table.to_string(index=False))
+    if not quick:
+        table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
+
+
+if __name__ == "__main__":
+    main()
