@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from xsub_utils import finetune, tracin
+from xsub_utils import finetune, masks, tracin
 from xsub_utils.evaluate import evaluate
-from xsub_utils.stages import attribution, examples, kinship, pruning, retraining, specialisation
-from xsub_utils.stages.attribution import ANY, FULL, MATCHED, OTHER, OWN, RANDOM, SEARCHED, SHUFFLED, Plan
+from xsub_utils.stages import attribution, controls, examples, kinship, pruning, retraining, specialisation
+from xsub_utils.stages.controls import AGAIN, ANY, FULL, MATCHED, OTHER, OWN, RANDOM, SEARCHED, SHUFFLED, Plan
 from xsub_utils.study import Study
 
 CODES = ("qaa", "qab", "qba")
-SMALL = {"train_size": 64, "score_size": 16, "stop_size": 40, "report_size": 16, "epochs": 2, "pool": 1}
+SMALL = {"train_size": 64, "score_size": 16, "stop_size": 40, "report_size": 16, "epochs": 2, "pool": 2}
 PLAN = Plan(8, 3, 6, sizes=(0.5,))
 pytestmark = pytest.mark.usefixtures("module_home")
 
@@ -35,7 +35,7 @@ def own(shares):
 
 
 def masks_of(study):
-    return list(attribution._masks(study, "nli", 0, PLAN))
+    return list(controls.sets_of_heads(study, "nli", 0, PLAN))
 
 
 def test_every_set_of_heads_is_looked_at_where_it_belongs(study):
@@ -52,6 +52,7 @@ def test_every_set_of_heads_is_looked_at_where_it_belongs(study):
         searched = [step.mask for step in pruning.search(study, "nli", 0, code, 0).trajectory]
         half = of.get((SEARCHED, code))
         assert half is None or any(torch.equal(half, mask) and half.sum() < subnetwork.sum() for mask in searched)
+        assert torch.equal(of[AGAIN, code], pruning.subnetworks(study, "nli", 0, 1)[code])
     assert of[ANY, ""].sum() == 24 and of[FULL, ""] is None
 
 
@@ -59,13 +60,13 @@ def test_random_heads_are_as_accurate_as_can_be(study):
     model, stop = study.model("nli", 0), study.batches("nli", "stop", "qab", 0)
     mask = pruning.subnetworks(study, "nli", 0, 0)["qab"]
     target = evaluate(model, stop, "accuracy", mask)
-    found = abs(evaluate(model, stop, "accuracy", attribution.as_accurate(study, "nli", 0, "qab")) - target)
+    found = abs(evaluate(model, stop, "accuracy", controls.as_accurate(study, "nli", 0, "qab", 0)) - target)
     size = torch.zeros(48, dtype=torch.bool)
-    for kept in range(int(mask.sum()), 48, attribution._STEP):
+    for kept in range(int(mask.sum()), 49, controls._STEP):
         like = size.clone()
         like[:kept] = True
-        for draw in range(attribution._DRAWS):
-            other = attribution.masks.random_mask(like.view(4, 12), draw)
+        for draw in range(controls._DRAWS):
+            other = masks.random_mask(like.view(4, 12), draw)
             assert found <= abs(evaluate(model, stop, "accuracy", other) - target) + 1e-9
 
 
@@ -87,8 +88,8 @@ def test_shares_add_up_and_examples_are_the_same_for_all_heads(shares):
     ids = shares.groupby(["condition", "language"])["id"].agg(lambda ids: tuple(sorted(set(ids))))
     assert ids.groupby("language").nunique().eq(1).all()
     assert len({ids[FULL, code] for code in CODES}) == 1  # nli is parallel
-    assert set(shares["epoch"]) == {0, 1, 2}
-    assert set(shares.loc[shares["condition"] == RANDOM, "epoch"]) == {0}
+    assert set(shares["epoch"]) == {-1, 0, 1, 2}
+    assert set(shares.loc[shares["condition"] == RANDOM, "epoch"]) == {-1, 0}
     others = shares[shares["condition"] == OTHER]
     assert (others["whose"] != others["language"]).all()
 
@@ -149,16 +150,28 @@ def test_translations_beside_chance(study):
     assert table["translated"].between(0, 1).all() and table["chance"].between(0, 1).all()
 
 
-def test_chance_of_a_translation_is_that_of_random_draws():
-    counts, meanings, rng = {"a": 5, "b": 3, "c": 1}, 12, np.random.default_rng(0)
-    table = pd.DataFrame({"language": np.repeat(list(counts), list(counts.values()))})
+def test_chance_of_a_translation_is_that_of_random_draws_of_the_same_labels():
+    rng, codes = np.random.default_rng(0), ("a", "b", "c")
+    pool = pd.DataFrame(
+        [(place, code, place % 3) for code in codes for place in range(18)], columns=["id", "language", "label"]
+    )
+    counts = {("a", 0): 4, ("b", 0): 3, ("c", 0): 1, ("a", 2): 2, ("b", 2): 2}
+    groups = pool.groupby(["language", "label"])
     drawn = []
     for _ in range(400):
-        ids = np.concatenate([rng.permutation(meanings)[:count] for count in counts.values()])
-        drawn.append(attribution._translated(table.assign(id=ids), meanings))
-    observed, expected = np.array(drawn).T
-    assert np.ptp(expected) < 1e-12
+        parts = [groups.get_group(key).sample(count, random_state=rng) for key, count in counts.items()]
+        drawn.append(attribution._translated(pd.concat(parts), pool, 0))
+    observed, expected, same = np.array(drawn).T
+    assert np.ptp(expected) < 1e-12 and (same == 8 / 12).all()
     assert observed.mean() == pytest.approx(expected[0], abs=0.03)
+    unlabelled = attribution._translated(pool.head(3)[["id", "language"]], pool[["id", "language"]], None)
+    assert unlabelled[:2] == (0, 0) and np.isnan(unlabelled[2])
+
+
+def test_learning_rates_are_means_of_epochs(tmp_path):
+    log = pd.DataFrame({"epoch": [0.5, 1.0, 1.5, 2.0], "lr": [4.0, 2.0, 1.0, 0.5]})
+    log.to_csv(tmp_path / "log.csv")
+    assert attribution.learning_rates(tmp_path).tolist() == [1.0, 0.25]
 
 
 def test_rises_are_differences_on_the_same_examples(own):
@@ -185,7 +198,7 @@ def test_points_have_rise_and_score(own, study):
     scores = attribution.accuracies(study, "nli", 0, PLAN)
     points = specialisation.against_accuracy(own, scores)
     assert FULL not in set(points["condition"]) and points["retained"].notna().all()
-    assert len(points) == 3 * 3 + 3 * 4 + 3  # own and others' heads; four further sets; any size
+    assert len(points) == 3 * 3 + 3 * 5 + 3  # own and others' heads; five further sets; any size
     damage = specialisation.damage(points.assign(rise=1 - points["retained"]))
     assert damage["rho"].item() == pytest.approx(1) or points["retained"].nunique() == 1
 
@@ -208,7 +221,7 @@ def test_cross_language_shares_leave_the_own_language_out(shares, study):
 
 def test_examples_are_removed_by_influence_and_models_trained_again(study):
     table = retraining.removals(study, "nli", 0, ["qab"], 12, 6, share=0.25)
-    assert list(table["removed"]) == ["nothing", "most helpful", "most harmful", "random"]
+    assert list(table["removed"]) == ["nothing", "most helpful", "most harmful", "random", "random, alike"]
     assert table["change"].iloc[0] == 0 and table["confidence"].between(0, 1).all()
     assert table["confidence"].nunique() > 1
     rows = retraining._pool(study, "nli", dict.fromkeys(CODES, 12))
@@ -218,6 +231,9 @@ def test_examples_are_removed_by_influence_and_models_trained_again(study):
     each = retraining._scores(study, "nli", base, rows, test, together=False)
     torch.testing.assert_close(scores[0], each.mean(0), atol=1e-4, rtol=1e-4)
     order = each.mean(0).argsort(descending=True)
+    alike = retraining._alike(rows, order[:9].numpy(), np.random.default_rng(0))
+    for column in ("language", "label"):
+        assert sorted(rows[column].iloc[alike]) == sorted(rows[column].iloc[order[:9].numpy()])
     best = retraining._trained(study, "nli", 0, rows.drop(rows.index[order[:9].numpy()]))
     assert table["confidence"].iloc[1] == pytest.approx(retraining._confidence(study, "nli", best, test)[0])
 

@@ -244,7 +244,8 @@ class Unusual(nn.Module):
     def __init__(self, width=8, seed=0):
         super().__init__()
         torch.manual_seed(seed)
-        self.words, self.norm = nn.Embedding(VOCABULARY, width), RootMeanSquare(width)
+        self.words, self.norm = nn.Embedding(VOCABULARY, width, padding_idx=PAD), RootMeanSquare(width)
+        self.words.weight.data[PAD] = 1  # padding is read, as there is no attention, but has no gradient
         self.dense, self.plain = nn.Linear(width, width), nn.Linear(width, width, bias=False)
         self.mix, self.head = nn.Conv1d(width, width, 3, padding=1), nn.Linear(width, CLASSES)
         self.never, self.layer_norm = nn.Linear(2, 2), nn.LayerNorm(width)

@@ -402,6 +402,7 @@ SCORES = torch.tensor([[0.5, 0.1, 0.9, 0.5, 0.5], [-1.0, -2.0, -2.0, -2.0, 3.0]]
 def test_top_examples_by_hand():
     assert top_examples(SCORES, 3).tolist() == [[2, 0, 3], [4, 0, 1]]
     assert top_examples(SCORES, 3, lowest=True).tolist() == [[1, 0, 3], [1, 2, 3]]
+    assert top_examples(torch.zeros(1, 5000), 40).tolist() == [list(range(40))]
 
 
 def test_shares_by_hand():
@@ -431,36 +432,49 @@ def test_wrong_shares_are_explained(count):
 # What is kept on disk
 
 
+CALLS, KILL_AT = [], []
+
+
+def mortal_loss(logits, labels):
+    CALLS.append(labels)
+    if len(CALLS) in KILL_AT:
+        raise KeyboardInterrupt
+    return example_loss(logits, labels)
+
+
 def test_a_killed_run_goes_on(tmp_path):
     """40 batches are kept in three pieces; the first is there when the run is killed."""
     models, train, test = [Affine(seed=seed) for seed in range(2)], points((1,) * 40), points((3, 2), seed=1)
-    calls, kill_at = [], []
-
-    def loss(logits, labels):
-        calls.append(labels)
-        if len(calls) in kill_at:
-            raise KeyboardInterrupt
-        return example_loss(logits, labels)
 
     def run(out):
-        calls.clear()
-        return quiet_influence(models, train, test, loss=loss, out=out).scores, len(calls)
+        CALLS.clear()
+        return quiet_influence(models, train, test, loss=mortal_loss, out=out).scores, len(CALLS)
 
+    KILL_AT.clear()
     right, all_calls = run(None)
-    kill_at = [all_calls // 2 - 10]
+    KILL_AT[:] = [all_calls // 2 - 10]
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
-    kill_at = [all_calls - 16 - 5]  # at the second checkpoint
+    KILL_AT[:] = [all_calls - 16 - 5]  # at the second checkpoint
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert len(list(tmp_path.iterdir())) == 5
-    kill_at = []
+    KILL_AT.clear()
     scores, few_calls = run(tmp_path)
     assert torch.equal(scores, right) and few_calls == all_calls - 2 * 40 - len(test) + 8
     scores, fewest_calls = run(tmp_path)
     assert torch.equal(scores, right) and fewest_calls == all_calls - 2 * (40 + len(test))
     assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_loss_without_a_name_of_its_own_keeps_nothing(tmp_path):
+    def double(logits, labels):
+        return 2 * example_loss(logits, labels)
+
+    for loss in (double, lambda *sides: example_loss(*sides)):
+        with pytest.raises(ValueError, match="a function of a module"):
+            quiet_influence([Affine()], points((4,)), points((2,)), loss=loss, out=tmp_path)
 
 
 def other_loss(logits, labels):

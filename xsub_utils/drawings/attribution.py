@@ -160,10 +160,9 @@ def imbalance(table: pd.DataFrame) -> Figure:
 @drawing("unseen")
 def unseen(table: pd.DataFrame) -> Figure:
     """Whose data count for a language that was not trained on: a (that language), b (training language), share."""
-    side = 0.42 * table["a"].nunique() + 0.9
-    figure, [(_, ax)] = panels(["all"], width=side + 1.2, height=side)
-    heat(square(table, "a", "b", "share"), ax, "share of the top examples", vmin=0)
-    ax.set(xlabel="training language", ylabel="test language, not trained on")
+    figure, [(_, ax)] = panels(["all"], width=5.5, height=0.45 * table["a"].nunique() + 1.2)
+    heat(square(table, "a", "b", "share"), ax, "", vmin=0, cbar=False)
+    ax.set(title="share of the top examples", xlabel="training language", ylabel="test language\n(not trained on)")
     ax.tick_params(axis="y", rotation=0)
     return figure
 

@@ -3,67 +3,32 @@
 Test examples are the same for every mask of a model, so that each comparison is one of pairs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from xsub_utils import masks, store, tracin
+from xsub_utils import store, tracin
 from xsub_utils.evaluate import evaluate
 from xsub_utils.finetune import checkpoints, load_finetuned
-from xsub_utils.stages import pruning, states
+from xsub_utils.stages import states
+from xsub_utils.stages.controls import CONDITIONS, FULL, MATCHED, OTHER, OWN, Plan, sets_of_heads
 from xsub_utils.stages.examples import alike, batches_of, by_length, right_share
 from xsub_utils.study import Study, load_model, stored_table
 
-FULL, OWN, OTHER = "full model", "own subnetwork", "another language's"
-SHUFFLED, RANDOM, MATCHED = "shuffled within layers", "random heads", "random heads, as accurate"
-SEARCHED, ANY = "own search, half the size", "random heads, any size"
-CONDITIONS = (FULL, OWN, OTHER, SHUFFLED, RANDOM, MATCHED)
-_DRAWS, _STEP = 4, 4  # random masks per size, and heads between sizes, among which one is sought that is as accurate
-
-
-class Plan(NamedTuple):
-    """What is attributed to what.
-
-    Attributes:
-        train_size: Training examples per language that predictions are attributed to, out of those learnt from.
-        test_size: Test examples per language; the same meanings in all of them, where the task is parallel.
-        top: How many of the highest, and of the lowest, scores of a test example count.
-        correct: Take those test examples that the full model has right in every language.
-        sizes: Shares of the heads that random masks of any size keep.
-    """
-
-    train_size: int
-    test_size: int
-    top: int
-    correct: bool = True
-    sizes: Sequence[float] = (0.9, 0.75, 0.6, 0.45, 0.3, 0.15)
-
-
-class Mask(NamedTuple):
-    """A set of heads, and on which languages' examples it is looked at."""
-
-    condition: str
-    whose: str  # the language that it was made for, or ""
-    gates: Tensor | None
-    languages: tuple[str, ...]
-
-    @property
-    def kept(self) -> float:
-        """Share of the heads."""
-        return 1.0 if self.gates is None else float(self.gates.float().mean())
+_REPEATED = ["translated", "chance", "same_label"]
 
 
 class Attributed(NamedTuple):
     """TracIn scores, in cosine mode, of one set of heads.
 
     Attributes:
-        test, train: Rows id, language.
+        test, train: Rows id, language and, if an example has one label, label.
         scores: (checkpoints, test, train).
     """
 
@@ -76,14 +41,21 @@ def shares(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
     """Share of each training language among the most positive and most negative examples of every test example.
 
     Returns:
-        task, seed, condition (of the heads, see `CONDITIONS`, `SEARCHED` and `ANY`), whose (language that they were
-        chosen for), kept (share of the heads), language and id (of the test example), epoch (0 for all of them
-        together; single ones only of the first two conditions and `MATCHED`), sign, train (language), share.
+        task, seed, condition (of the heads, see `controls`), whose (language that they were chosen for), kept (share
+        of the heads), language and id (of the test example), epoch, sign, train (language), share. Epoch 0 is the sum
+        over all checkpoints; −1 the same, each weighted by the mean learning rate of its epoch; single ones are there
+        of the full model, of subnetworks and of `MATCHED`.
     """
+    rates = learning_rates(study.model_folder(task, seed))
     parts = []
-    for mask in _masks(study, task, seed, plan):
+    for mask in sets_of_heads(study, task, seed, plan):
         found = attributed(study, task, seed, mask.gates, mask.languages, plan)
-        table = _shares(found, plan.top, epochs=mask.condition in (FULL, OWN, MATCHED))
+        views = {0: found.scores.sum(0)}
+        if mask.condition in CONDITIONS:
+            views[-1] = torch.einsum("cmn,c->mn", found.scores, rates)
+        if mask.condition in (FULL, OWN, MATCHED):
+            views |= {epoch: one for epoch, one in enumerate(found.scores, 1)}
+        table = _shares(found, views, plan.top)
         if mask.condition == OWN:  # on the other languages' examples it is that control
             table["condition"] = np.where(table["language"] == mask.whose, OWN, OTHER)
         else:
@@ -94,7 +66,7 @@ def shares(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
 
 def accuracies(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
     """Score on the report split through each of these masks: task, seed, condition, whose, kept, language, score."""
-    wanted = list(_masks(study, task, seed, plan))
+    wanted = list(sets_of_heads(study, task, seed, plan))
     data, folder = study.task(task), study.model_folder(task, seed)
 
     def compute() -> pd.DataFrame:
@@ -152,7 +124,7 @@ def attributed(
     folder = store.get_or_build(
         "influence", _key(study, task, seed, gates, test, train), build, code=[tracin], resume=True
     )
-    columns = ["id", "language"]
+    columns = ["id", "language", *(["label"] if "label" in test else [])]
     return Attributed(test[columns], train[columns], torch.from_numpy(np.load(folder / "scores.npy")))
 
 
@@ -192,13 +164,15 @@ def translations(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame
 
     Returns:
         task, seed, condition (full model, own subnetwork), language, id, translated (share of the examples), chance
-        (the same, if as many examples of each language were drawn at random). Empty for tasks without translations.
+        (the same, if as many examples of each language and label were drawn at random), same_label (share of the
+        examples with the test example's label; nan where examples have no single label). Empty for tasks without
+        translations.
     """
-    own, rows = states.subnetworks(study, task, seed, 0), []
+    own, rows = states.subnetworks(study, task, seed, plan.mask_seeds[0]), []
     whole = attributed(study, task, seed, None, tuple(study.languages), plan)
     size = whole.train["id"].nunique()
     if size * len(study.languages) != len(whole.train):
-        return pd.DataFrame(columns=["task", "seed", "condition", "language", "id", "translated", "chance"])
+        return pd.DataFrame(columns=["task", "seed", "condition", "language", "id", *_REPEATED])
     found = {
         code: attributed(study, task, seed, mask, tuple(study.languages), plan)
         for code, mask in own.items()
@@ -209,16 +183,24 @@ def translations(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame
             top = tracin.top_examples(one.scores.sum(0), plan.top)
             for place in np.flatnonzero(one.test["language"] == code):
                 chosen = one.train.iloc[top[place].numpy()]
-                rows.append((condition, code, one.test["id"][place], *_translated(chosen, size)))
-    table = pd.DataFrame(rows, columns=["condition", "language", "id", "translated", "chance"])
+                label = one.test["label"][place] if "label" in one.test else None
+                rows.append((condition, code, one.test["id"][place], *_translated(chosen, one.train, label)))
+    table = pd.DataFrame(rows, columns=["condition", "language", "id", *_REPEATED])
     return table.assign(task=task, seed=seed)
 
 
-def _translated(chosen: pd.DataFrame, meanings: int) -> tuple[float, float]:
-    """Share of the examples of which another one is a translation, and what random meanings would give."""
-    alone = 1 - chosen["language"].value_counts() / meanings  # that a meaning is not among those of a language
-    by_chance = [1 - alone.drop(language).prod() for language in chosen["language"]]
-    return float(chosen["id"].duplicated(keep=False).mean()), float(np.mean(by_chance))
+def _translated(chosen: pd.DataFrame, pool: pd.DataFrame, label: Any) -> tuple[float, float, float]:
+    """Share of the examples of which another one is a translation, what random meanings would give, and same label."""
+    labels = chosen["label"] if "label" in chosen else pd.Series(0, chosen.index)
+    pool_labels = pool["label"] if "label" in pool else pd.Series(0, pool.index)
+    drawn = pd.crosstab(labels, chosen["language"])
+    meanings = pool.groupby(pool_labels)["id"].nunique()
+    alone = 1 - drawn.div(meanings.reindex(drawn.index), axis=0)  # that a meaning is not among those of a language
+    by_chance = [
+        1 - alone.loc[one].drop(language).prod() for one, language in zip(labels, chosen["language"], strict=True)
+    ]
+    same = float((labels == label).mean()) if label is not None else np.nan
+    return float(chosen["id"].duplicated(keep=False).mean()), float(np.mean(by_chance)), same
 
 
 @lru_cache(maxsize=32)
@@ -231,76 +213,21 @@ def _examples(study: Study, task: str, seed: int, plan: Plan) -> tuple[pd.DataFr
     return by_length(test, kind), by_length(train, kind)
 
 
-def _masks(study: Study, task: str, seed: int, plan: Plan) -> Iterator[Mask]:
-    """Every set of heads that is looked at; controls on the language that they were made for.
-
-    A subnetwork without any head is left out, with its controls: there is nothing to attribute through.
-    """
-    languages, own = tuple(study.languages), states.subnetworks(study, task, seed, 0)
-    yield Mask(FULL, "", None, languages)
-    for language, mask in own.items():
-        if not mask.any():
-            continue
-        yield Mask(OWN, language, mask, languages)
-        yield Mask(SHUFFLED, language, masks.shuffle_mask(mask, "within", 0), (language,))
-        yield Mask(RANDOM, language, masks.random_mask(mask, 0), (language,))
-        yield Mask(MATCHED, language, as_accurate(study, task, seed, language), (language,))
-        yield from _searched(study, task, seed, language, mask)
-    for number, share in enumerate(plan.sizes):
-        like = torch.zeros_like(mask).flatten()
-        like[: round(share * len(like))] = True
-        yield Mask(ANY, "", masks.random_mask(like.view_as(mask), number), languages)
-
-
-def _searched(study: Study, task: str, seed: int, language: str, own: Tensor) -> Iterator[Mask]:
-    """The mask of the language's search with about half as many heads as its subnetwork."""
-    steps = pruning.search(study, task, seed, language, 0).trajectory
-    smaller = [step.mask for step in steps if 0 < step.kept < int(own.sum())]
-    if smaller:
-        half = min(smaller, key=lambda mask: abs(2 * int(mask.sum()) - int(own.sum())))
-        yield Mask(SEARCHED, language, half, (language,))
-
-
-def as_accurate(study: Study, task: str, seed: int, language: str) -> Tensor:
-    """Random heads, at least as many as in a language's subnetwork, whose score is nearest to that of the subnetwork.
-
-    Scores are those on the stop split, as in the search itself; of equally near masks the one with fewest heads.
-    """
-    data, own = study.task(task), states.subnetworks(study, task, seed, 0)[language]
-    folder = study.model_folder(task, seed)
-
-    def build(out) -> None:
-        model, stop = load_model(folder), study.batches(task, "stop", language, 0)
-        target, tried = evaluate(model, stop, data.metric, own), []
-        for kept in range(int(own.sum()), own.numel(), _STEP):
-            like = torch.zeros_like(own).flatten()
-            like[:kept] = True
-            drawn = [masks.random_mask(like.view_as(own), number) for number in range(_DRAWS)]
-            tried += [(abs(evaluate(model, stop, data.metric, mask) - target), kept, mask) for mask in drawn]
-        nearest = min(tried, key=lambda one: one[:2])[2]
-        masks.save_masks(out / "mask.npz", {"mask": nearest}, {})
-
-    key = {
-        "model": folder.name,
-        "task": data.identity,
-        "language": language,
-        "own": own.int().tolist(),
-        "tried": [_STEP, _DRAWS, study.stop_size],
-    }
-    return masks.load_masks(store.get_or_build("as-accurate", key, build) / "mask.npz")[0]["mask"]
-
-
-def _shares(found: Attributed, top: int, epochs: bool) -> pd.DataFrame:
+def _shares(found: Attributed, views: Mapping[int, Tensor], top: int) -> pd.DataFrame:
     """language, id, epoch, sign, train, share."""
     origins, rows = found.train["language"].tolist(), []
-    views = {0: found.scores.sum(0)}
-    if epochs:
-        views |= {epoch: one for epoch, one in enumerate(found.scores, 1)}
     for epoch, scores in views.items():
         for sign, lowest in (("positive", False), ("negative", True)):
             table = long_shares(found.test, tracin.top_shares(scores, origins, top, lowest))
             rows.append(table.assign(epoch=epoch, sign=sign))
     return pd.concat(rows, ignore_index=True)
+
+
+def learning_rates(folder: Path) -> Tensor:
+    """Mean learning rate of each epoch of a fine-tuning, as a share of the highest of these means."""
+    log = pd.read_csv(folder / "log.csv")
+    means = log.groupby(np.ceil(log["epoch"]).clip(lower=1))["lr"].mean()
+    return torch.tensor((means / means.max()).to_numpy(), dtype=torch.float32)
 
 
 def long_shares(test: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,8 @@ from xsub_utils.stages.attribution import long_shares
 from xsub_utils.stages.examples import batches_of, by_length
 from xsub_utils.study import Study, encoder_identity, load_model
 
-TOP, BOTTOM, RANDOM, NOTHING = "most helpful", "most harmful", "random", "nothing"
+TOP, BOTTOM, NOTHING = "most helpful", "most harmful", "nothing"
+RANDOM, ALIKE = "random", "random, alike"  # alike: as many of each language and label as the most helpful
 
 
 def removals(
@@ -36,8 +37,8 @@ def removals(
         share: Of the training examples.
 
     Returns:
-        task, seed, language, removed ("nothing", "most helpful", "most harmful", "random"), confidence (mean
-        probability of the right answer), loss (mean, in nats), change (of confidence).
+        task, seed, language, removed ("nothing", "most helpful", "most harmful", "random", "random, alike"), confidence
+        (mean probability of the right answer), loss (mean, in nats), change (of confidence).
     """
     rows = _pool(study, task, dict.fromkeys(study.languages, size))
     base, tables = _trained(study, task, seed, rows), []
@@ -51,6 +52,7 @@ def removals(
             TOP: order[:count],
             BOTTOM: order[-count:],
             RANDOM: generator.permutation(order)[:count],
+            ALIKE: _alike(rows, order[:count], generator),
         }
         found = []
         for name, places in gone.items():
@@ -59,6 +61,15 @@ def removals(
         table = pd.DataFrame(found, columns=["removed", "confidence", "loss"])
         tables.append(table.assign(language=language, change=table["confidence"] - table["confidence"].iloc[0]))
     return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed)
+
+
+def _alike(rows: pd.DataFrame, places: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Random examples, as many of each language and label as there are at these places."""
+    columns = ["language", *(["label"] if "label" in rows else [])]
+    groups = rows.groupby(columns).ngroup().to_numpy()
+    counts = np.bincount(groups[places], minlength=groups.max() + 1)
+    drawn = [generator.permutation(np.flatnonzero(groups == group))[:count] for group, count in enumerate(counts)]
+    return np.concatenate(drawn)
 
 
 def imbalances(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from xsub_utils.stages.attribution import ANY, CONDITIONS, FULL, MATCHED, OWN, RANDOM
+from xsub_utils.stages.controls import ANY, CONDITIONS, FULL, MATCHED, OWN, RANDOM
 from xsub_utils.statistics import bootstrap_interval, mantel
 
 EXAMPLE = ["task", "seed", "language", "id"]
@@ -39,16 +39,18 @@ def in_language(shares: pd.DataFrame) -> pd.DataFrame:
     return table.assign(rise=table["share"] - table["full"])
 
 
-def rises(own: pd.DataFrame) -> pd.DataFrame:
+def rises(own: pd.DataFrame, epoch: int = 0) -> pd.DataFrame:
     """How much more a prediction relies on its own language through a set of heads than in the full model.
 
     Args:
         own: From `in_language`.
+        epoch: 0 for all checkpoints, −1 for all weighted by their learning rates, or one of them.
 
     Returns:
-        task ("all" too), sign, condition, mean, low, high: over test examples, those of one meaning drawn together.
+        task ("all" too), sign, condition, mean, low, high: 95 % intervals of a bootstrap over pairs of model and
+        language, each with its sets of heads and test examples, so that they hold what other random heads would change.
     """
-    return _estimates(own[_epochs(own)], [one for one in CONDITIONS if one != FULL], "rise")
+    return _estimates(own[own["epoch"] == epoch], [one for one in CONDITIONS if one != FULL], "rise")
 
 
 def contrasts(own: pd.DataFrame) -> pd.DataFrame:
@@ -57,21 +59,21 @@ def contrasts(own: pd.DataFrame) -> pd.DataFrame:
     keys = [*EXAMPLE, "sign"]
     reference = some[some["condition"] == OWN].set_index(keys)["share"].rename("own")
     table = some[some["condition"].isin(CONDITIONS) & (some["condition"] != OWN)].join(reference, on=keys)
-    table = table.assign(excess=table["own"] - table["share"])
+    table = table.dropna(subset="own").assign(excess=table["own"] - table["share"])
     return _estimates(table, [one for one in CONDITIONS if one != OWN], "excess")
 
 
 def _estimates(table: pd.DataFrame, conditions: Sequence[str], value: str) -> pd.DataFrame:
     keys = ["sign", "condition", *EXAMPLE]
     means = table[table["condition"].isin(conditions)].groupby(keys, sort=False, as_index=False)[value].mean()
-    meaning = means["task"] + "|" + means["id"].astype(str)
-    means, rows = means.assign(meaning=meaning), []
+    unit = means["task"] + "|" + means["seed"].astype(str) + "|" + means["language"]
+    means, rows = means.assign(unit=unit), []
     tasks = list(dict.fromkeys(means["task"]))
     for task in [*tasks, *(["all"] if len(tasks) > 1 else [])]:
         of_task = means if task == "all" else means[means["task"] == task]
         for (sign, condition), some in of_task.groupby(["sign", "condition"], sort=False):
             found = bootstrap_interval(
-                some[value].to_numpy(), np.mean, groups=some["meaning"].to_numpy(), resamples=RESAMPLES
+                some[value].to_numpy(), np.mean, groups=some["unit"].to_numpy(), resamples=RESAMPLES
             )
             rows.append((task, sign, condition, *found))
     return pd.DataFrame(rows, columns=["task", "sign", "condition", "mean", "low", "high"])
@@ -105,14 +107,20 @@ def damage(points: pd.DataFrame) -> pd.DataFrame:
         points: From `against_accuracy`.
 
     Returns:
-        One row a task: rho (Spearman's, of rise with the score lost, over random masks of any size), at_95 (rise of
-        random masks that retain 90 % or more), below (of those that retain less than 70 %), masks.
+        One row a task: rho (Spearman's, of rise with the score lost, over the random masks of a language and model,
+        mean over these), retaining_90 and below_70 (mean rise of random masks that retain 90 % of the score or more,
+        and less than 70 %), masks (their number).
     """
     some = points[points["condition"].isin([ANY, RANDOM, MATCHED])]
     rows = []
     for task, table in some.groupby("task", sort=False):
-        rho = spearmanr(1 - table["retained"], table["rise"])[0] if table["rise"].nunique() > 1 else np.nan
+        found = [
+            spearmanr(1 - of["retained"], of["rise"])[0]
+            for _, of in table.groupby(["seed", "language"])
+            if of["rise"].nunique() > 1 and of["retained"].nunique() > 1
+        ]
         good, bad = table[table["retained"] >= 0.9], table[table["retained"] < 0.7]
+        rho = np.mean(found) if found else np.nan
         rows.append((task, rho, good["rise"].mean(), bad["rise"].mean(), len(table)))
     return pd.DataFrame(rows, columns=["task", "rho", "retaining_90", "below_70", "masks"])
 
@@ -157,7 +165,7 @@ def cross_language(
 def correlations(pairs: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     """Spearman's ρ of cross-language influence with each likeness: task ("all": tasks standardised), measure, rho, p.
 
-    p is that of a Mantel test, which permutes the languages; not corrected for the number of tests.
+    p is that of a Mantel test for positive ρ, which permutes the languages; not corrected for the number of tests.
 
     Args:
         pairs: From `cross_language`.

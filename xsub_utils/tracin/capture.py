@@ -16,10 +16,10 @@ from transformers.pytorch_utils import Conv1D
 
 from xsub_utils.batches import IGNORED
 from xsub_utils.evaluate import forward
-from xsub_utils.tracin.parts import Outer, Part, Rows, Vector, added
+from xsub_utils.tracin.parts import Outer, Part, Rows, Vector, added, widened
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> one value per example
-_TOLERANCE = 1e-3  # relative, of the sum of all per-example gradients; in float32
+_TOLERANCE = {torch.float16: 0.1, torch.bfloat16: 0.1}  # relative, of the sum of all per-example gradients; else 1e-3
 
 
 def example_loss(logits: Tensor, labels: Tensor) -> Float[Tensor, " examples"]:
@@ -32,14 +32,14 @@ def example_loss(logits: Tensor, labels: Tensor) -> Float[Tensor, " examples"]:
         ValueError: If an example has no label.
     """
     if labels.dim() == 1:
-        return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+        return nn.functional.cross_entropy(widened(logits), labels, reduction="none")
     counted = labels != IGNORED
     if not counted.any(1).all():
         raise ValueError(
             f"batches: example {int((~counted).all(1).nonzero()[0])} of a batch has no label, so it has no loss; "
             "leave it out"
         )
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
+    losses = nn.functional.cross_entropy(widened(logits).flatten(0, 1), labels.flatten(), reduction="none")
     return losses.view(labels.shape).sum(1) / counted.sum(1)
 
 
@@ -87,10 +87,11 @@ class Capture:
 
     def _passed(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
         """Forward hook: from here on the graph is recorded, and the gradient of the output will be seen."""
-        if self.replaying or not torch.is_grad_enabled():
+        seen = inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)
+        if self.replaying or not torch.is_grad_enabled() or not seen:
             return None
         x = inputs[0].detach()
-        if isinstance(module, nn.Embedding) and len(output) == 1:  # positions, the same for all
+        if _is(module, nn.Embedding) and len(output) == 1:  # positions, the same for all
             x, output = (side.expand(self.examples, *side.shape[1:]) for side in (x, output))
         if len(output) != self.examples or len(x) != self.examples:
             raise ValueError(
@@ -98,7 +99,7 @@ class Capture:
                 f"that is not divided by the {self.examples} examples; leave them out to attribute to the others"
             )
         if not output.requires_grad:
-            output.requires_grad_()
+            output = output.detach().requires_grad_().clone()  # cloned, lest what follows changes a leaf in place
         for name in self.owners[module].values():
             self.uses[name] += 1
         output.register_hook(lambda gradient: self._arrived(module, x, gradient.detach()))
@@ -120,15 +121,15 @@ class Capture:
     @torch.no_grad()
     def _parts(self, module: nn.Module, x: Tensor, gradient: Tensor, own: Mapping[str, str]) -> Iterator[tuple]:
         """Key of the parameter in its module, and its gradients."""
-        if isinstance(module, nn.Embedding) and not module.scale_grad_by_freq and module.max_norm is None:
+        if _is(module, nn.Embedding) and not module.scale_grad_by_freq and module.max_norm is None:
             yield "weight", _rows(module, x, gradient)
-        elif isinstance(module, nn.Linear | Conv1D):
+        elif _is(module, nn.Linear) or _is(module, Conv1D):
             sides = [_positions(side) for side in (gradient, x)]
             if "weight" in own:
                 yield "weight", Outer(*(sides if isinstance(module, nn.Linear) else sides[::-1]))
             if "bias" in own:
                 yield "bias", Vector(sides[0].sum(1))
-        elif isinstance(module, nn.LayerNorm):
+        elif _is(module, nn.LayerNorm):
             if "weight" in own:
                 normal = nn.functional.layer_norm(x, module.normalized_shape, eps=module.eps)
                 yield "weight", Vector(_summed(gradient * normal, module))
@@ -171,23 +172,19 @@ def _owners(model: nn.Module, names: Mapping[int, str]) -> dict[nn.Module, dict[
 
 
 def verify(capture: Capture, batch: Mapping[str, Tensor], loss: Loss) -> None:
-    """Makes sure that nothing escapes the hooks: the gradients of all examples must add up to autograd's.
+    """Makes sure that nothing escapes the hooks, or goes to another example.
+
+    The gradients of the first example, and those of all examples together, must be those of autograd.
 
     Raises:
-        ValueError: If they do not; it names the parameters.
+        ValueError: If they are not; it names the parameters.
     """
-    found: dict[str, Tensor] = {}
+    parameters = {capture.names[id(value)]: value for value in capture.model.parameters() if id(value) in capture.names}
+    found: dict[str, tuple[Tensor, Tensor]] = {}
 
     def add(name: str, part: Part) -> None:
-        if isinstance(part, Rows):
-            shape = parameters[name].shape
-            found[name] = part.values.new_zeros(shape).index_add_(0, part.token, part.values)
-        elif isinstance(part, Outer):
-            found[name] = part.rows.flatten(0, 1).T @ part.columns.flatten(0, 1)
-        else:
-            found[name] = part.values.sum(0)
+        found[name] = (_summed_over(part, 1, parameters[name]), _summed_over(part, len(part), parameters[name]))
 
-    parameters = {capture.names[id(value)]: value for value in capture.model.parameters() if id(value) in capture.names}
     with capture.hooked():
         capture.gradients(batch, loss, add)
     for value in parameters.values():
@@ -195,16 +192,14 @@ def verify(capture: Capture, batch: Mapping[str, Tensor], loss: Loss) -> None:
     try:
         with torch.enable_grad():
             labels, logits = forward(capture.model, batch)
-            true = torch.autograd.grad(loss(logits, labels).sum(), list(parameters.values()), allow_unused=True)
+            losses = loss(logits, labels)
+            options = {"inputs": list(parameters.values()), "allow_unused": True}
+            first = torch.autograd.grad(losses[0], retain_graph=True, **options)
+            true = zip(first, torch.autograd.grad(losses.sum(), **options), strict=True)
     finally:
         for value in parameters.values():
             value.requires_grad_(False)
-    scale = max((float(one.norm()) for one in true if one is not None), default=0.0)
-    wrong = [
-        name
-        for name, one in zip(parameters, true, strict=True)
-        if not _same(found.get(name), one, parameters[name], scale)
-    ]
+    wrong = _different(parameters, found, dict(zip(parameters, true, strict=True)))
     if wrong:
         raise ValueError(
             f"model: the gradients of {', '.join(wrong)} cannot be taken apart by example, as "
@@ -212,10 +207,38 @@ def verify(capture: Capture, batch: Mapping[str, Tensor], loss: Loss) -> None:
         )
 
 
+def _different(parameters: Mapping[str, Tensor], found: Mapping[str, tuple], true: Mapping[str, tuple]) -> list[str]:
+    """Parameters whose gradients, of the first example or of all, are not those of autograd."""
+    wrong = []
+    for view in (0, 1):
+        known = [of[view] for of in true.values() if of[view] is not None]
+        scale = max((float(one.norm()) for one in known), default=0.0)
+        for name, value in parameters.items():
+            if not _same(found[name][view] if name in found else None, true[name][view], value, scale):
+                wrong.append(name)
+    return list(dict.fromkeys(wrong))
+
+
+def _summed_over(part: Part, count: int, like: Tensor) -> Tensor:
+    """The gradient of the first examples together."""
+    if isinstance(part, Rows):
+        some = part.example < count
+        return part.values.new_zeros(like.shape).index_add_(0, part.token[some], part.values[some])
+    if isinstance(part, Outer):
+        return part.rows[:count].flatten(0, 1).T @ part.columns[:count].flatten(0, 1)
+    return part.values[:count].sum(0)
+
+
 def _same(found: Tensor | None, true: Tensor | None, like: Tensor, scale: float) -> bool:
     zero = torch.zeros_like(like)
     found, true = (zero if one is None else one.reshape(like.shape) for one in (found, true))
-    return float((found - true).norm()) <= _TOLERANCE * max(float(true.norm()), 1e-3 * scale)
+    tolerance = _TOLERANCE.get(like.dtype, 1e-3)
+    return float((found - true).norm()) <= tolerance * max(float(true.norm()), 1e-3 * scale)
+
+
+def _is(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module computes what modules of a kind do; a subclass may not."""
+    return isinstance(module, kind) and type(module).forward is kind.forward
 
 
 def _rows(module: nn.Embedding, ids: Tensor, gradient: Tensor) -> Rows:

@@ -1,7 +1,7 @@
 """One checkpoint: the gradients of test examples are kept, as many as memory holds; training examples pass by."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from xsub_utils.tracin.projection import Projection
 Batch = Mapping[str, Tensor]
 ALL = "all"
 SHARD = 16  # batches of training examples between two saves
-_AT_ONCE = 64  # test examples in a backward pass
+AT_ONCE = 64  # test examples in a backward pass
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,15 @@ def prepared(
 class Checkpoint:
     """Gradients of one prepared model, in the forms that cost least, and their inner products."""
 
-    def __init__(self, model: nn.Module, options: Options, probe: Batch, careful: bool):
-        """`probe` is the longest test batch; `careful` checks the gradients of its first examples against autograd."""
+    def __init__(self, model: nn.Module, options: Options, probe: Batch, trained: Set[str], careful: bool):
+        """`probe` is the longest test batch; `careful` checks the gradients of its first examples against autograd.
+
+        `trained` are the parameters that were not frozen when the model was given.
+        """
         self.options = options
-        chosen = chosen_parameters(model, options.parameters)
+        chosen = {
+            name: group for name, group in chosen_parameters(model, options.parameters).items() if name in trained
+        }
         self.groups = in_order(chosen) if options.by_group else (ALL,)
         self.place = {name: self.groups.index(group) if options.by_group else 0 for name, group in chosen.items()}
         named = {id(value): name for name, value in model.named_parameters() if name in chosen}
@@ -74,7 +79,7 @@ class Checkpoint:
         self.written: set[str] = set()
         if careful:
             verify(self.capture, sliced(probe, 0, 4), options.loss)
-        self._choose_forms(sliced(probe, 0, 1))
+        self._choose_forms(longest_example(probe))
 
     def _choose_forms(self, example: Batch) -> None:
         """Which matrices are written out, and how many bytes a test example then takes."""
@@ -150,7 +155,7 @@ class Checkpoint:
                 largest[0] = max(largest[0], part.rows.shape[2] * part.columns.shape[2] * part.rows.element_size())
 
         with self.capture.hooked():
-            self.capture.gradients(sliced(batch, 0, 1), self.options.loss, look)
+            self.capture.gradients(longest_example(batch), self.options.loss, look)
         return length(batch) * (3 * sum(sizes) + largest[0])
 
 
@@ -169,7 +174,14 @@ def sliced(batch: Batch, start: int, stop: int) -> dict[str, Tensor]:
     return {name: values[start:stop] for name, values in batch.items()}
 
 
-def taken(batches: Sequence[Batch], start: int, stop: int, most: int = _AT_ONCE) -> Iterator[dict[str, Tensor]]:
+def longest_example(batch: Batch) -> dict[str, Tensor]:
+    """The example of a batch with the fewest padded positions."""
+    used = batch.get("attention_mask")
+    place = 0 if used is None else int(used.flatten(1).sum(1).argmax())
+    return sliced(batch, place, place + 1)
+
+
+def taken(batches: Sequence[Batch], start: int, stop: int, most: int = AT_ONCE) -> Iterator[dict[str, Tensor]]:
     """Examples `start` to `stop` of all batches in a row, in batches of at most `most`."""
     first = 0
     for batch in batches:

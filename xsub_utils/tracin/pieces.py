@@ -1,9 +1,9 @@
 """Blocks of scores on disk, so that a run that was killed goes on where it was."""
 
 import hashlib
+import inspect
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,27 @@ class Pieces:
         self.folder = options.out
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
-            decides = [*vars(replace(options, out=None, projection=None)).items(), vars(options.projection or object)]
-            self.name = _digest([[*model.state_dict().items()], decides, rest])[:20]
+            projection = options.projection and [options.projection.size, options.projection.seed]
+            loss = [options.loss.__module__, options.loss.__qualname__, inspect.getsource(options.loss)]
+            named = {"loss", "projection", "memory", "out"}  # named here, or of no effect
+            plain = [(name, value) for name, value in vars(options).items() if name not in named]
+            kind = [type(model).__qualname__, str(getattr(model, "config", ""))]
+            state = [*model.state_dict().items()]
+            self.name = _digest([state, kind, plain, projection, loss, rest])[:20]
 
-    def load(self, turn: int, first: int) -> Tensor | None:
+    def load(self, turn: slice, first: int) -> Tensor | None:
         path = self._path(turn, first)
         return torch.from_numpy(np.load(path, allow_pickle=False)) if path and path.exists() else None
 
-    def save(self, turn: int, first: int, block: Tensor) -> None:
+    def save(self, turn: slice, first: int, block: Tensor) -> None:
         if path := self._path(turn, first):
             temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
             with explained(path), temporary.open("wb") as file:
                 np.save(file, block.numpy())
             temporary.replace(path)
 
-    def _path(self, turn: int, first: int) -> Path | None:
-        return self.folder / f"{self.name}-{turn:04d}-{first:06d}.npy" if self.folder else None
+    def _path(self, turn: slice, first: int) -> Path | None:
+        return self.folder / f"{self.name}-{turn.start}-{turn.stop}-{first}.npy" if self.folder else None
 
 
 def _digest(value: Any) -> str:
@@ -57,7 +62,7 @@ def _flat(value: Any) -> Iterator[Any]:
         for one in value:
             yield from _flat(one)
     else:
-        yield getattr(value, "__qualname__", value) if callable(value) else value
+        yield value
 
 
 def _bytes(values: Tensor) -> bytes:

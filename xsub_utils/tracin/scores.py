@@ -13,7 +13,7 @@ from tqdm import tqdm
 from xsub_utils.finetune import load_finetuned
 from xsub_utils.tracin.capture import Loss, example_loss
 from xsub_utils.tracin.parts import Part, added
-from xsub_utils.tracin.passes import SHARD, Batch, Checkpoint, Options, divided, length, prepared, taken
+from xsub_utils.tracin.passes import AT_ONCE, SHARD, Batch, Checkpoint, Options, divided, length, prepared, taken
 from xsub_utils.tracin.pieces import Pieces
 from xsub_utils.tracin.projection import Projection
 
@@ -78,14 +78,16 @@ def influence(
         I(z, z') = Σ_e η_e ⟨g_e(z), g_e(z')⟩,   g_e(z) = ∇ loss(θ_e, z), in cosine mode divided by its norm
 
     Args:
-        checkpoints: Models, or folders `epoch-1`, … of `finetune` (see `checkpoints`); each is loaded once.
+        checkpoints: Models, or folders `epoch-1`, … of `finetune` (see `checkpoints`); each is loaded once, and once
+            more to score again.
         train, test: Labelled batches; row i of the scores is the i-th example of the batches in their order. Training
             batches of about 64 examples are fastest.
         gates: Head mask or gates `(layers, heads)`, in force for both sides; None for the whole model.
         normalize: Cosine of the gradients, or their inner product.
         weights: η, one for each checkpoint; by default 1.
         parameters: Which count: groups such as "embeddings", "layer 3", "layer 3 attention", "head", or regular
-            expressions for names; None for all: embeddings, LayerNorms, biases and tied weights included.
+            expressions for names; None for all: embeddings, LayerNorms, biases and tied weights included. Frozen ones
+            (`requires_grad=False`) never count, as no step moves them, unless all are frozen.
         by_group: Keep the contributions of the groups apart.
         weight_masks: Parameter -> True where a weight is kept; the others are zero in the model, and have no gradient.
         test_groups: A label per test example. Gradients of the same label are averaged (in cosine mode after they were
@@ -101,7 +103,8 @@ def influence(
         seed: Of the projection.
         memory: Bytes that the gradients of test examples and the pass of a training batch may take; test examples are
             done in as many turns as that needs. By default 4 GB, or on a GPU half of what is free.
-        out: Folder for intermediate results: a run that was killed goes on there. None keeps nothing.
+        out: Folder for intermediate results: a run that was killed goes on there. None keeps nothing. Needs a loss that
+            is a function of a module.
         part: Whose heads the gates are of, as in `head_gates`.
         progress: Show a bar on stderr, if it takes more than five seconds.
 
@@ -115,7 +118,9 @@ def influence(
     Source: Pruthi et al. 2020, section 3 (TracInCP); cosine: Choenni et al. 2023, section 3.
     """
     checkpoints, train, test = list(checkpoints), list(train), list(test)
-    _check(checkpoints, train, test, gates, weights, test_groups, projection, rescore)
+    weights = None if weights is None else list(weights)
+    gates = None if gates is None else gates.detach()
+    _check(checkpoints, train, test, gates, weights, test_groups, projection, rescore, weight_masks, loss, out)
     options = Options(
         loss=loss,
         normalize=normalize,
@@ -128,7 +133,7 @@ def influence(
         memory=_memory() if memory is None else memory,
         out=None if out is None else Path(out),
     )
-    given = torch.ones(len(checkpoints)) if weights is None else torch.tensor(list(weights), dtype=torch.float32)
+    given = torch.ones(len(checkpoints)) if weights is None else torch.tensor(weights, dtype=torch.float64)
     run = _Run(checkpoints, test, gates, part, options, progress)
     parts, groups = run.over(train)
     found = Influence(parts, groups, given.to(parts))
@@ -158,9 +163,11 @@ class _Run:
             model = given if isinstance(given, nn.Module) else _loaded(Path(given))
             shapes = _same_shapes(number, model, shapes)
             test, train = (_on_device(side, model) for side in (self.test, train))
+            trained = {name for name, value in model.named_parameters() if value.requires_grad}
+            trained = trained or set(shapes)
             with prepared(model, self.gates, self.options.weight_masks, self.part) as ready:
                 longest = max(test, key=lambda batch: sum(values[0].numel() for values in batch.values()))
-                at = Checkpoint(ready, self.options, longest, careful=number == 0)
+                at = Checkpoint(ready, self.options, longest, trained, careful=number == 0)
                 pieces = Pieces(self.options, model, [self.gates, self.part, self.test, train, shapes])
                 label = f"checkpoint {number + 1} of {len(self.checkpoints)}"
                 found.append(self._at(at, train, test, pieces, label))
@@ -170,18 +177,19 @@ class _Run:
     def _at(self, at: Checkpoint, train: Sequence[Batch], test: Sequence[Batch], pieces: Pieces, label: str) -> Tensor:
         """(groups, test, train) at one checkpoint."""
         count = sum(map(length, test))
-        chunk = count if self.options.test_groups else self._chunk(at, train)
+        fits = self._chunk(at, train)
+        chunk = count if self.options.test_groups else fits
         starts = range(0, count, chunk)
         bar = tqdm(total=len(starts) * len(train), desc=f"influence, {label}", unit="batch", delay=5, leave=False,
                    disable=not self.progress)  # fmt: skip
         columns = []
         with bar:
-            for turn, start in enumerate(starts):
-                side, rows = None, []
+            for start in starts:
+                turn, side, rows = slice(start, min(start + chunk, count)), None, []
                 for first in range(0, len(train), SHARD):
                     block = pieces.load(turn, first)
                     if block is None:
-                        side = side or self._test_side(at, test, start, min(start + chunk, count))
+                        side = side or self._test_side(at, test, turn, fits)
                         block = torch.cat([at.scores(batch, *side) for batch in train[first : first + SHARD]], 1).cpu()
                         pieces.save(turn, first, block)
                     rows.append(block)
@@ -202,17 +210,17 @@ class _Run:
         return int((self.options.memory - needed) // at.bytes)
 
     def _test_side(
-        self, at: Checkpoint, test: Sequence[Batch], start: int, stop: int
+        self, at: Checkpoint, test: Sequence[Batch], turn: slice, fits: int
     ) -> tuple[dict[str, Part], Tensor]:
         """Gradients and norms of these test examples, or of the means of all of a label."""
         if self.options.test_groups is None:
-            return at.test_side(taken(test, start, stop))
+            return at.test_side(taken(test, turn.start, turn.stop, min(fits, AT_ONCE)))
         labels = list(dict.fromkeys(self.options.test_groups))
         place = torch.tensor([labels.index(label) for label in self.options.test_groups])
         means = nn.functional.one_hot(place, len(labels)).T.double() / torch.bincount(place)[:, None]
         parts: dict[str, Part] = {}
         first = 0
-        for batch in taken(test, start, stop):
+        for batch in taken(test, turn.start, turn.stop, min(fits, AT_ONCE)):
             some, norms = at.test_side(iter([batch]))
             counts = means[:, first : first + length(batch)].to(norms)
             counts = divided(counts, norms) if self.options.normalize else counts
@@ -268,7 +276,19 @@ def _same_shapes(number: int, model: nn.Module, before: dict | None) -> dict[str
     return shapes
 
 
-def _check(checkpoints, train, test, gates, weights, test_groups, projection, rescore) -> None:
+def _check(
+    checkpoints: list,
+    train: list,
+    test: list,
+    gates: Tensor | None,
+    weights: list | None,
+    test_groups: Sequence | None,
+    projection: int | None,
+    rescore: int,
+    weight_masks: Mapping | None,
+    loss: Loss,
+    out: str | Path | None,
+) -> None:
     for name, values in (("checkpoints", checkpoints), ("train", train), ("test", test)):
         if not values:
             raise ValueError(f"{name}: there are none; at least one would be right")
@@ -280,9 +300,19 @@ def _check(checkpoints, train, test, gates, weights, test_groups, projection, re
             f"gates: of shape {tuple(gates.shape)}, {int((gates != 0).sum())} of them open; (layers, heads) with at "
             "least one head would be right"
         )
-    if weights is not None and len(list(weights)) != len(checkpoints):
-        raise ValueError(f"weights: {len(list(weights))} for {len(checkpoints)} checkpoints; one each would be right")
+    if weights is not None and len(weights) != len(checkpoints):
+        raise ValueError(f"weights: {len(weights)} for {len(checkpoints)} checkpoints; one each would be right")
     if test_groups is not None and len(test_groups) != sum(map(length, test)):
         raise ValueError(f"test_groups: {len(test_groups)} labels for {sum(map(length, test))} test examples")
-    if rescore and not projection:
+    if projection and weight_masks:
+        raise ValueError(
+            "projection: not together with weight_masks, which act on single weights; leave one of them out"
+        )
+    name = getattr(loss, "__qualname__", "<no function>")
+    if out is not None and "<" in name:
+        raise ValueError(
+            f"out: nothing tells results of the loss {name!r} from those of another; give a function of a "
+            "module, or no folder"
+        )
+    if rescore < 0 or (rescore and not projection):
         raise ValueError(f"rescore={rescore}: only projected scores are scored again; give projection, such as 64")

@@ -36,7 +36,7 @@ def top_shares(
     codes = torch.tensor([labels.index(origin) for origin in origins])
     chosen = codes[top_examples(scores, count, lowest)]
     counts = torch.nn.functional.one_hot(chosen, len(labels)).sum(1)
-    return pd.DataFrame((counts / count).double().numpy(), columns=labels)
+    return pd.DataFrame((counts.double() / count).numpy(), columns=labels)
 
 
 def top_examples(scores: Float[Tensor, "test train"], count: int, lowest: bool = False) -> Tensor:

@@ -1,0 +1,120 @@
+"""Notebook 05, the sets of heads: subnetworks, and controls that are as large or as accurate but made for nothing."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from xsub_utils import masks, store
+from xsub_utils.evaluate import evaluate
+from xsub_utils.stages import pruning, states
+from xsub_utils.study import Study, load_model
+
+FULL, OWN, AGAIN, OTHER = "full model", "own subnetwork", "own, other mask seed", "another language's"
+SHUFFLED, RANDOM, MATCHED = "shuffled within layers", "random heads", "random heads, as accurate"
+SEARCHED, ANY = "own search, half the size", "random heads, any size"
+CONDITIONS = (FULL, OWN, AGAIN, OTHER, SHUFFLED, RANDOM, MATCHED)
+_DRAWS, _STEP = 4, 4  # random masks per size, and heads between sizes, among which one is sought that is as accurate
+
+
+class Plan(NamedTuple):
+    """What is attributed to what.
+
+    Attributes:
+        train_size: Training examples per language that predictions are attributed to, out of those learnt from.
+        test_size: Test examples per language; the same meanings in all of them, where the task is parallel.
+        top: How many of the highest, and of the lowest, scores of a test example count.
+        correct: Take those test examples that the full model has right in every language.
+        sizes: Shares of the heads that random masks of any size keep.
+        mask_seeds: The first is that of all subnetworks; the second gives the other subnetwork of the same language,
+            the noise that any difference between languages has to exceed.
+    """
+
+    train_size: int
+    test_size: int
+    top: int
+    correct: bool = True
+    sizes: Sequence[float] = (0.9, 0.75, 0.6, 0.45, 0.3, 0.15)
+    mask_seeds: Sequence[int] = (0, 1)
+
+
+class Mask(NamedTuple):
+    """A set of heads, and on which languages' examples it is looked at."""
+
+    condition: str
+    whose: str  # the language that it was made for, or ""
+    gates: Tensor | None
+    languages: tuple[str, ...]
+
+    @property
+    def kept(self) -> float:
+        """Share of the heads."""
+        return 1.0 if self.gates is None else float(self.gates.float().mean())
+
+
+def sets_of_heads(study: Study, task: str, seed: int, plan: Plan) -> Iterator[Mask]:
+    """Every set of heads that is looked at; controls on the language that they were made for.
+
+    A subnetwork without any head is left out, with its controls: there is nothing to attribute through.
+    """
+    first, *more = plan.mask_seeds
+    languages, own = tuple(study.languages), states.subnetworks(study, task, seed, first)
+    again = states.subnetworks(study, task, seed, more[0]) if more else {}
+    yield Mask(FULL, "", None, languages)
+    for language, mask in own.items():
+        if not mask.any():
+            continue
+        yield Mask(OWN, language, mask, languages)
+        if language in again and again[language].any():
+            yield Mask(AGAIN, language, again[language], (language,))
+        yield Mask(SHUFFLED, language, masks.shuffle_mask(mask, "within", first), (language,))
+        yield Mask(RANDOM, language, masks.random_mask(mask, first), (language,))
+        yield Mask(MATCHED, language, as_accurate(study, task, seed, language, first), (language,))
+        yield from _searched(study, task, seed, language, first)
+    for number, share in enumerate(plan.sizes):
+        yield Mask(ANY, "", masks.random_mask(_keeping(round(share * mask.numel()), mask), number), languages)
+
+
+def _searched(study: Study, task: str, seed: int, language: str, mask_seed: int) -> Iterator[Mask]:
+    """The mask of the language's search with about half as many heads as its subnetwork."""
+    found = pruning.search(study, task, seed, language, mask_seed)
+    size = int(found.mask.sum())
+    smaller = [step.mask for step in found.trajectory if 0 < step.kept < size]
+    if smaller:
+        half = min(smaller, key=lambda mask: abs(2 * int(mask.sum()) - size))
+        yield Mask(SEARCHED, language, half, (language,))
+
+
+def as_accurate(study: Study, task: str, seed: int, language: str, mask_seed: int) -> Tensor:
+    """Random heads, at least as many as in a language's subnetwork, whose score is nearest to that of the subnetwork.
+
+    Scores are those on the stop split, as in the search itself; of equally near masks the one with fewest heads.
+    """
+    data, own = study.task(task), states.subnetworks(study, task, seed, mask_seed)[language]
+    folder = study.model_folder(task, seed)
+
+    def build(out: Path) -> None:
+        model, stop = load_model(folder), study.batches(task, "stop", language, mask_seed)
+        target, tried = evaluate(model, stop, data.metric, own), []
+        for kept in range(int(own.sum()), own.numel() + 1, _STEP):
+            drawn = [masks.random_mask(_keeping(kept, own), number) for number in range(_DRAWS)]
+            tried += [(abs(evaluate(model, stop, data.metric, mask) - target), kept, mask) for mask in drawn]
+        nearest = min(tried, key=lambda one: one[:2])[2]
+        masks.save_masks(out / "mask.npz", {"mask": nearest}, {})
+
+    key = {
+        "model": folder.name,
+        "task": data.identity,
+        "language": language,
+        "mask_seed": mask_seed,
+        "own": own.int().tolist(),
+        "tried": [_STEP, _DRAWS, study.stop_size],
+    }
+    return masks.load_masks(store.get_or_build("as-accurate", key, build) / "mask.npz")[0]["mask"]
+
+
+def _keeping(count: int, like: Tensor) -> Tensor:
+    """A mask of the same shape with so many heads, for others to be drawn after."""
+    return (torch.arange(like.numel()) < count).view_as(like)
