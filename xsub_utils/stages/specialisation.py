@@ -71,11 +71,11 @@ def _estimates(table: pd.DataFrame, conditions: Sequence[str], value: str) -> pd
     tasks = list(dict.fromkeys(means["task"]))
     for task in [*tasks, *(["all"] if len(tasks) > 1 else [])]:
         of_task = means if task == "all" else means[means["task"] == task]
-        for (sign, condition), some in of_task.groupby(["sign", "condition"], sort=False):
-            found = bootstrap_interval(
-                some[value].to_numpy(), np.mean, groups=some["unit"].to_numpy(), resamples=RESAMPLES
-            )
-            rows.append((task, sign, condition, *found))
+        groups = dict(list(of_task.groupby(["sign", "condition"])))
+        for key in ((sign, condition) for sign in ("positive", "negative") for condition in conditions):
+            if key in groups:
+                values, units = groups[key][value].to_numpy(), groups[key]["unit"].to_numpy()
+                rows.append((task, *key, *bootstrap_interval(values, np.mean, groups=units, resamples=RESAMPLES)))
     return pd.DataFrame(rows, columns=["task", "sign", "condition", "mean", "low", "high"])
 
 
