@@ -146,7 +146,7 @@ TABLES = {
     ),
     "05_unseen": with_numbers(grid(a=LANGUAGES, b=["qab", "qbb"]), "share"),
     "05_removals": with_numbers(
-        grid(seed=SEEDS, language=LANGUAGES, removed=["nothing", "most helpful", "random"]), "change"
+        grid(seed=SEEDS, language=LANGUAGES, removed=["nothing", "most helpful", "random"]), "change", "loss"
     ),
 }
 
@@ -473,5 +473,10 @@ def test_influence_has_a_panel_for_each_task_and_set_of_heads():
 
 
 def test_nothing_removed_is_not_drawn():
-    ax = plots.draw("05_removals", TABLES["05_removals"]).axes[0]
-    assert ticks(ax.xaxis) == ["most helpful", "random"]
+    table = TABLES["05_removals"]
+    figure = plots.draw("05_removals", table)
+    assert ticks(figure.axes[-1].xaxis) == ["most\nhelpful", "random"]
+    losses = table[table["language"] == "qaa"].set_index(["removed", "seed"])["loss"]
+    rise = (losses["most helpful"] - losses["nothing"]).to_numpy()
+    points = figure.axes[2].collections[0].get_offsets()
+    np.testing.assert_allclose(sorted(points[:, 1]), sorted(rise))

@@ -45,13 +45,13 @@ def influence(table: pd.DataFrame) -> Figure:
 @drawing("specialisation")
 def specialisation(table: pd.DataFrame) -> Figure:
     """Rise of the share of the own language over the full model: task, sign, condition, mean, low, high."""
-    return _estimates(table, "rise over the full model")
+    return _estimates(table, "rise of the share [points]")
 
 
 @drawing("contrasts")
 def contrasts(table: pd.DataFrame) -> Figure:
     """Excess of the own subnetwork over each other set of heads: task, sign, condition, mean, low, high."""
-    return _estimates(table, "own subnetwork − others")
+    return _estimates(table, "own − these [points]")
 
 
 def _estimates(table: pd.DataFrame, label: str) -> Figure:
@@ -64,8 +64,14 @@ def _estimates(table: pd.DataFrame, label: str) -> Figure:
             bars(ax, rows, heights, color=sns.color_palette()[colour], label=f"most {sign} examples")
         ax.axvline(0, **_LINE)
         ax.set(title=task, xlabel=label, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     return legend_above(figure)
+
+
+def _tones(names: list[str]) -> dict[str, str]:
+    """Grey for random masks of any size, a colour for each other set of heads."""
+    colours = iter(sns.color_palette("Dark2", len(names)))
+    return {name: ".75" if name.endswith("any size") else next(colours) for name in names}
 
 
 @drawing("damage")
@@ -74,10 +80,12 @@ def damage(table: pd.DataFrame) -> Figure:
     figure, axes = panels(in_order(table["task"]), columns=3, width=3.2, height=3.1, sharey=True)
     for task, ax in axes:
         rows = table[table["task"] == task]
-        options = {"s": 18, "alpha": 0.8, "linewidth": 0.2, "hue_order": in_order(table["condition"])}
+        order = in_order(table["condition"])[::-1]  # the own subnetwork on top
+        options = {"s": 22, "linewidth": 0.2, "hue_order": order, "style_order": order, "palette": _tones(order)}
+        rows = rows.sort_values("condition", key=lambda names: names.map(order.index), kind="stable")
         sns.scatterplot(rows, x="retained", y="rise", hue="condition", style="condition", ax=ax, **options)
         ax.axhline(0, **_LINE)
-        ax.set(title=task, xlabel="score, as a share of the full model's", ylabel="rise of the own language's share")
+        ax.set(title=task, xlabel="score / full model's", ylabel="rise of the own language's share")
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return legend_right(figure)
 
@@ -93,7 +101,7 @@ def epochs(table: pd.DataFrame) -> Figure:
         rows = means[means["task"] == task]
         sns.lineplot(rows, x="epoch", y="share", hue="condition", style="condition", markers=True, ax=ax, **RANGE)
         ax.axhline(rows["chance"].mean(), ls=":", label="chance", **_LINE)
-        ax.set(title=task, ylabel="share of the own language", ylim=(0, None))
+        ax.set(title=task, ylabel="share of the own language", ylim=(0, 1.08 * means["share"].max()))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return legend_above(figure, columns=4)
@@ -109,7 +117,8 @@ def groups(table: pd.DataFrame) -> Figure:
         rows = pd.DataFrame({"mean": of.mean(), "low": of.min(), "high": of.max()}).reindex(names)
         bars(ax, rows, np.arange(len(names)), label="mean and range over languages")
         ax.axvline(table["chance"].mean(), ls=":", label="chance", **_LINE)
-        ax.set(title=task, xlabel="share of the own language", yticks=range(len(names)), yticklabels=names)
+        ax.set(title=task, xlabel="share of the own language", yticks=range(len(names)))
+        ax.set_yticklabels(["task head" if name == "head" else name for name in names])
         ax.set(ylim=(len(names) - 0.5, -0.5), xlim=(0, None))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return legend_above(figure)
@@ -136,7 +145,7 @@ def influence_pairs(table: pd.DataFrame) -> Figure:
     for measure, ax in axes:
         rows = table[table["measure"] == measure]
         sns.scatterplot(rows, x="likeness", y="share", hue="task", style="task", s=22, alpha=0.8, ax=ax)
-        ax.set(title=measure, xlabel="likeness of the languages", ylabel="share among other languages")
+        ax.set(title=measure, xlabel="value for the pair of languages", ylabel="share among other languages")
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return legend_above(figure)
 
@@ -161,7 +170,8 @@ def imbalance(table: pd.DataFrame) -> Figure:
 def unseen(table: pd.DataFrame) -> Figure:
     """Whose data count for a language that was not trained on: a (that language), b (training language), share."""
     figure, [(_, ax)] = panels(["all"], width=5.5, height=0.45 * table["a"].nunique() + 1.2)
-    heat(square(table, "a", "b", "share"), ax, "", vmin=0, cbar=False)
+    matrix = square(table, "a", "b", "share")  # a language that was left out has no column in its own row
+    heat(matrix[sorted(matrix)], ax, "", vmin=0, cbar=False)
     ax.set(title="share of the top examples", xlabel="training language", ylabel="test language\n(not trained on)")
     ax.tick_params(axis="y", rotation=0)
     return figure
@@ -169,14 +179,19 @@ def unseen(table: pd.DataFrame) -> Figure:
 
 @drawing("removals")
 def removals(table: pd.DataFrame) -> Figure:
-    """Confidence after training without some examples: language, removed, change; a point a model."""
-    figure, axes = panels(in_order(table["language"]), columns=3, width=2.7, height=2.4, sharey=True)
-    for language, ax in axes:
-        rows = table[(table["language"] == language) & (table["removed"] != "nothing")]
-        sns.stripplot(rows, x="removed", y="change", hue="removed", ax=ax, jitter=False, size=6, legend=False)
-        sns.pointplot(rows, x="removed", y="change", ax=ax, color=".3", ls="", marker="_", ms=18, errorbar=None)
+    """Confidence and loss after training without some examples: language, removed, seed, change, loss."""
+    whole = table[table["removed"] == "nothing"].set_index(["language", "seed"])["loss"].rename("whole")
+    some = table[table["removed"] != "nothing"].join(whole, on=["language", "seed"])
+    some = some.assign(rise=some["loss"] - some["whole"], removed=some["removed"].str.replace(" ", "\n"))
+    measures = {"change": "change of confidence", "rise": "change of loss [nats]"}
+    languages = in_order(some["language"])
+    keys = [(name, language) for name in measures for language in languages]
+    figure, axes = panels(keys, columns=len(languages), width=3.3, height=2.3, sharey="row", sharex=True)
+    for (name, language), ax in axes:
+        rows = some[some["language"] == language]
+        sns.stripplot(rows, x="removed", y=name, hue="removed", ax=ax, jitter=False, size=6, legend=False)
+        sns.pointplot(rows, x="removed", y=name, ax=ax, color=".3", ls="", marker="_", ms=18, errorbar=None)
         ax.axhline(0, **_LINE)
-        ax.set(title=f"test examples in {language}", xlabel="training examples removed")
-        ax.set_ylabel("change of confidence" if is_first(ax) else "")
-        ax.tick_params(axis="x", labelsize=8)
+        ax.set(title=f"test examples in {language}" if name == "change" else "", xlabel="training examples removed")
+        ax.set_ylabel(measures[name] if is_first(ax) else "")
     return figure

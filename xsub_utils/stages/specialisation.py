@@ -13,7 +13,7 @@ EXAMPLE = ["task", "seed", "language", "id"]
 RESAMPLES = 1000
 
 
-def matrices(shares: pd.DataFrame) -> pd.DataFrame:
+def matrices(shares: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     """Share of each training language in each test language: task, condition, a (test), b (training), share.
 
     Most positive examples of all epochs. Of the own subnetwork, and of random heads as accurate, each row is through
@@ -22,7 +22,13 @@ def matrices(shares: pd.DataFrame) -> pd.DataFrame:
     some = shares[shares["condition"].isin([FULL, OWN, MATCHED]) & _total(shares)]
     keys = ["condition", "task", "language", "train"]
     table = some.groupby(keys, sort=False, as_index=False)["share"].mean()
-    return table.rename(columns={"language": "a", "train": "b"})
+    return in_order(table.rename(columns={"language": "a", "train": "b"}), languages)
+
+
+def in_order(table: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
+    """The rows with their languages a and b in this order."""
+    place = {code: number for number, code in enumerate(languages)}
+    return table.sort_values(["a", "b"], key=lambda codes: codes.map(place), kind="stable").reset_index(drop=True)
 
 
 def in_language(shares: pd.DataFrame) -> pd.DataFrame:
@@ -158,8 +164,7 @@ def cross_language(
         cells = matrix.rename_axis(index="a", columns="b").stack().rename("likeness").reset_index()
         found.append(share.merge(cells, on=["a", "b"]).assign(measure=f"true relatedness, {kind}"))
     table = pd.concat(found)[["task", "measure", "a", "b", "likeness", "share"]]
-    order = {code: place for place, code in enumerate(languages)}
-    return table.sort_values(["a", "b"], key=lambda codes: codes.map(order), kind="stable").reset_index(drop=True)
+    return in_order(table, languages)
 
 
 def correlations(pairs: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
