@@ -68,7 +68,7 @@ def _estimates(table: pd.DataFrame, label: str) -> Figure:
     return legend_above(figure)
 
 
-def _tones(names: list[str]) -> dict[str, str]:
+def _tones(names: list[str]) -> dict[str, str | tuple]:
     """Grey for random masks of any size, a colour for each other set of heads."""
     colours = iter(sns.color_palette("Dark2", len(names)))
     return {name: ".75" if name.endswith("any size") else next(colours) for name in names}
