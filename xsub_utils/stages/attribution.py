@@ -3,6 +3,7 @@
 Test examples are the same for every mask of a model, so that each comparison is one of pairs.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -120,6 +121,7 @@ def attributed(
     def build(out) -> None:
         found = _influence(study, task, seed, gates, test, train, out=out / ".pieces")
         np.save(out / "scores.npy", found.by_checkpoint.numpy())
+        shutil.rmtree(out / ".pieces")  # of use to a run that is killed
 
     folder = store.get_or_build(
         "influence", _key(study, task, seed, gates, test, train), build, code=[tracin], resume=True

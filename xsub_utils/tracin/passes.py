@@ -75,7 +75,7 @@ class Checkpoint:
         self.place = {name: self.groups.index(group) if options.by_group else 0 for name, group in chosen.items()}
         named = {id(value): name for name, value in model.named_parameters() if name in chosen}
         self.capture = Capture(model, named)
-        self.buffers: dict[str, Tensor] = {}
+        self.buffer: Tensor | None = None
         self.written: set[str] = set()
         if careful:
             verify(self.capture, sliced(probe, 0, 4), options.loss)
@@ -105,17 +105,16 @@ class Checkpoint:
         if self.options.projection:
             part = self.options.projection(name, part)
         if isinstance(part, Outer) and name in self.written:
-            part = part.written_out(self._buffer(name, part) if buffered else None)
+            part = part.written_out(self._space(part) if buffered else None)
         mask = self.options.weight_masks.get(name)
         return part if mask is None else part.masked(mask.to(part.values.device))
 
-    def _buffer(self, name: str, part: Outer) -> Tensor:
+    def _space(self, part: Outer) -> Tensor:
         """Memory for a batch of matrices, used again and again: new pages cost more than the products."""
         entries, width = len(part), part.rows.shape[2] * part.columns.shape[2]
-        buffer = self.buffers.get("")
-        if buffer is None or len(buffer) < entries * width:
-            self.buffers[""] = buffer = part.rows.new_empty(entries * width)
-        return buffer[: entries * width].view(entries, width)
+        if self.buffer is None or len(self.buffer) < entries * width:
+            self.buffer = part.rows.new_empty(entries * width)
+        return self.buffer[: entries * width].view(entries, width)
 
     def test_side(self, batches: Iterator[Batch]) -> tuple[dict[str, Part], Float[Tensor, " examples"]]:
         """Gradients of test examples, and their norms."""
