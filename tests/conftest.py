@@ -7,6 +7,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from tiny import encoder, reviews, tokenizer  # noqa: F401 (fixtures)
 
 torch.set_num_threads(1)
 

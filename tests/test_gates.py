@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel
 
-from xsub_utils.gates import check_gates, head_gates, head_shape, parameter_count, remove_heads
+from xsub_utils.gates import check_gates, head_gates, head_shape, head_weights, parameter_count, remove_heads
 
 TOKENS = {"vocab_size": 60, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 SMALL = TOKENS | {
@@ -443,7 +443,7 @@ def test_pruned_models_are_gated_while_their_layers_are_even(name):
 
 @pytest.mark.parametrize("name", sorted(CONFIGS.keys() - set(REMOVABLE)))
 def test_other_architectures_are_only_masked(name):
-    with pytest.raises(ValueError, match=rf"heads of {name} models can only be masked, by head_gates.* bert, "):
+    with pytest.raises(ValueError, match=rf"of {name}, its heads can only be masked, by head_gates.* bert, "):
         remove_heads(shared_model(name), torch.ones(3, 4, dtype=torch.bool))
 
 
@@ -516,3 +516,16 @@ def test_a_sharing_copy_has_the_models_own_weights_wherever_nothing_is_cut():
     assert any("layer.0.attention.self" in name for name in shared), "a layer that keeps all its heads"
     assert not any("layer.1.attention.self.query" in name for name in shared)
     assert not {one.data_ptr() for one in apart.parameters()} & set(own.values())
+
+
+@pytest.mark.parametrize("name", sorted(set(REMOVABLE) & CONFIGS.keys()))
+def test_head_weights_are_those_that_removal_leaves(name):
+    model, mask = shared_model(name), random_mask(3, 4)
+    found, parameters = head_weights(model, mask), dict(model.named_parameters())
+    removed = dict(remove_heads(model, mask).named_parameters())
+    cut = {one for one, value in parameters.items() if one not in removed or value.shape != removed[one].shape}
+    assert cut and cut <= found.keys()
+    for one, kept in found.items():
+        if one in removed:
+            assert torch.equal(parameters[one][kept].flatten(), removed[one].flatten())
+    assert not any(kept.any() for kept in head_weights(model, torch.zeros_like(mask)).values())

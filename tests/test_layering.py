@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "xsub_utils"
 FLOORS = (
     "chance data files identity kernel names paths provenance statistics store variance",
-    "batches encoders gates masks pretraining settings tokens",
+    "batches encoders gates masks pretraining settings tokens weight_masks",
     "baselines evaluate finetune importance prune tickets trainer",
     "alignment overlap representations sft stitching tracin",
     "drawings notebooks plots stages study",

@@ -14,7 +14,7 @@ _NAMES = {
     "encoders": ["load_encoder", "pretrain_encoder", "random_twin", "train_tokenizer"],
     "evaluate": ["cross_evaluate", "predictions"],
     "finetune": ["checkpoints", "load_finetuned"],
-    "gates": ["check_gates", "head_gates", "head_shape", "remove_heads"],
+    "gates": ["check_gates", "head_gates", "head_shape", "head_weights", "remove_heads"],
     "importance": ["attention_entropy", "head_importance"],
     "kernel": ["setup", "versions"],
     "masks": ["load_masks", "random_mask", "save_masks", "shuffle_mask"],
@@ -29,6 +29,7 @@ _NAMES = {
         "rsa_regress",
         "svcca",
     ],
+    "sft": ["SparseDelta", "apply_delta", "load_delta", "save_delta", "sparse_delta", "sparse_finetune", "sum_deltas"],
     "settings": ["Settings", "preset"],
     "statistics": ["bootstrap_interval", "mantel"],
     "stitching": ["StateCache", "relative_accuracy", "stitch", "stitch_fronts", "stitched_score"],
@@ -36,6 +37,7 @@ _NAMES = {
     "tokens": ["token_overlap"],
     "tracin": ["Influence", "influence", "top_shares"],
     "variance": ["variance_shares"],
+    "weight_masks": ["largest", "random_weight_mask", "weight_mask_applied"],
 }
 _MODULE = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -30,7 +30,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file, whole or not at all: readers and crashes see the old file or the new one.
+    """Writes a UTF-8 text file as `write_bytes_atomic` does."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all: readers and crashes see the old file or the new one.
 
     Raises:
         StoreError: If the file cannot be written.
@@ -40,7 +45,7 @@ def write_text_atomic(path: Path, text: str) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+            temporary.write_bytes(content)
             sync(temporary)
             temporary.replace(path)
         finally:

@@ -4,10 +4,11 @@ import copy
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -63,25 +64,7 @@ def finetune(
         ValueError: If a language is not in the task, nothing can be learnt from it, its metric does not fit
             its kind, the given model has other classes, or `out` holds another run.
     """
-    _check_task(task)
-    languages = _languages(task, languages)
-    settings = settings or preset("minibabel", task)
-    out = Path(out)
-    record = {
-        "task": task.name,
-        "kind": task.kind,
-        "labels": list(task.labels),
-        "data": task.identity,
-        "encoder": str(encoder) if isinstance(encoder, str | Path) else type(encoder[0]).__name__,
-        "languages": languages,
-        "seed": seed,
-        "settings": asdict(settings),
-    }
-    if not _claim(out, record):
-        with _generators_kept(), quiet():
-            _train(task, encoder, seed, out, languages, settings, progress)
-        _finish(out, record)
-    return out
+    return run(task, encoder, seed, out, languages, settings, progress)
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
@@ -114,14 +97,79 @@ def load_finetuned(folder: str | Path, epoch: int | None = None):
     return load_encoder(found[-1 if epoch is None else epoch - 1], record["kind"], record["labels"])
 
 
-def _train(task: Task, encoder, seed: int, out: Path, languages: list[str], settings: Settings, progress: bool) -> None:
+class Ways(NamedTuple):
+    """How a run differs from ordinary fine-tuning.
+
+    Attributes:
+        make: As in `trainer.train`.
+        within: As in `trainer.Recorder`.
+    """
+
+    make: Callable[..., object]
+    within: Callable[[str], AbstractContextManager]
+
+
+def ordinary(_model: nn.Module) -> Ways:
+    """Every step updates all weights."""
     from xsub_utils import trainer  # here, since it imports transformers
 
-    model, tokenizer = _model(task, encoder, seed)
+    return Ways(trainer.EpochTrainer, lambda _language: nullcontext())
+
+
+def run(
+    task: Task,
+    encoder,
+    seed: int,
+    out: str | Path,
+    languages: str | Sequence[str] | None,
+    settings: Settings | None,
+    progress: bool,
+    ways: Callable[[nn.Module], Ways] = ordinary,
+    more: Mapping[str, object] | None = None,
+) -> Path:
+    """`finetune`, in the ways that are given for its model; `more` goes into the record that tells it from others."""
+    _check_task(task)
+    languages = _languages(task, languages)
+    settings = settings or preset("minibabel", task)
+    out = Path(out)
+    record = {
+        "task": task.name,
+        "kind": task.kind,
+        "labels": list(task.labels),
+        "data": task.identity,
+        "encoder": str(encoder) if isinstance(encoder, str | Path) else type(encoder[0]).__name__,
+        "languages": languages,
+        "seed": seed,
+        "settings": asdict(settings),
+        **(more or {}),
+    }
+    if not _is_complete(out, record):
+        with _generators_kept(), quiet():
+            model, tokenizer = _model(task, encoder, seed)
+            chosen = ways(model)
+            write_json(out / RECORD, record)
+            _train(task, model, tokenizer, seed, out, languages, settings, progress, chosen)
+        _finish(out, record)
+    return out
+
+
+def _train(
+    task: Task,
+    model: nn.Module,
+    tokenizer,
+    seed: int,
+    out: Path,
+    languages: list[str],
+    settings: Settings,
+    progress: bool,
+    ways: Ways,
+) -> None:
+    from xsub_utils import trainer
+
     rows = trainer.Rows(_training_examples(task, languages), tokenizer, task.kind, settings.max_length)
     watched = _stop_batches(task, tokenizer, settings)
-    recorder = trainer.Recorder(out, out / RESUME, watched, task.metric, settings.patience)
-    trainer.train(model, tokenizer, rows, recorder, settings, seed, progress)
+    recorder = trainer.Recorder(out, out / RESUME, watched, task.metric, settings.patience, ways.within)
+    trainer.train(model, tokenizer, rows, recorder, settings, seed, progress, ways.make)
 
 
 def _model(task: Task, encoder, seed: int) -> tuple[nn.Module, object]:
@@ -164,8 +212,8 @@ def _stop_batches(task: Task, tokenizer, settings: Settings) -> dict[str, list[d
     }
 
 
-def _claim(out: Path, record: dict) -> bool:
-    """Whether the run is complete already; if not, `out` becomes its folder.
+def _is_complete(out: Path, record: dict) -> bool:
+    """Whether the run is complete already.
 
     Raises:
         ValueError: If `out` holds another run.
@@ -173,12 +221,10 @@ def _claim(out: Path, record: dict) -> bool:
     file = out / RECORD
     found = json.loads(file.read_text()) if file.exists() else {}
     complete = bool(found.pop("epochs", None))
-    other = [key for key in found if found[key] != record.get(key)]
+    other = [key for key in {**found, **record} if found and found.get(key) != record.get(key)]
     if other:
         was, now = ({key: run.get(key) for key in other} for run in (found, record))
         raise ValueError(f"out={str(out)!r} holds another run, with {was} instead of {now}; choose a new folder")
-    if not complete:
-        write_json(file, record)
     return complete
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+
+from xsub_utils.files import write_bytes_atomic
 
 _AXES = {"all": None, "layers": 0, "within": 1}
 _INDEX = "index.json"
@@ -97,14 +98,9 @@ def save_masks(path: str | Path, masks: Mapping[str, Bool[Tensor, "..."]], meta:
 
     Raises:
         TypeError: If a mask is not boolean, or `meta` holds what JSON cannot.
+        StoreError: If the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(_archive(masks, meta))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes_atomic(Path(path), _archive(masks, meta))
 
 
 def load_masks(path: str | Path) -> tuple[dict[str, Bool[Tensor, "..."]], dict[str, Any]]:

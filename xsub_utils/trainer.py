@@ -8,7 +8,8 @@ on seed and epoch alone, all else is in the checkpoint.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,16 @@ LOG_EVERY = 10  # steps
 _POOL = 50  # batches among which examples are sorted by length
 
 
-def train(model, tokenizer, rows: "Rows", recorder: "Recorder", settings: Settings, seed: int, progress: bool) -> None:
+def train(
+    model,
+    tokenizer,
+    rows: "Rows",
+    recorder: "Recorder",
+    settings: Settings,
+    seed: int,
+    progress: bool,
+    make: "Callable[..., EpochTrainer]",
+) -> None:
     """Train a model in place, from the start or from where a killed run got to.
 
     Args:
@@ -39,6 +49,7 @@ def train(model, tokenizer, rows: "Rows", recorder: "Recorder", settings: Settin
         settings: Course of the training.
         seed: Of order, masking and dropout.
         progress: Show a bar on stderr.
+        make: Gives the trainer for model, arguments, rows and callbacks: `EpochTrainer`, or one that updates otherwise.
     """
     folder = recorder.resume
     arguments = training_arguments(folder, settings, seed)
@@ -50,7 +61,7 @@ def train(model, tokenizer, rows: "Rows", recorder: "Recorder", settings: Settin
     if reached and recorder.exhausted(_state(reached)["log_history"]):
         return
     bar = [ProgressBar()] if progress else []
-    EpochTrainer(model, arguments, rows, [recorder, *bar]).train(reached and str(reached))
+    make(model, arguments, rows, [recorder, *bar]).train(reached and str(reached))
 
 
 def training_arguments(folder: Path, settings: Settings, seed: int) -> TrainingArguments:
@@ -104,6 +115,7 @@ class Rows(Dataset):
         unmasked = "text" if kind == "mlm" else kind
         settings = {"batch_size": len(examples), "max_length": max_length, "bucket": False}
         (self.tensors,) = make_batches(examples, tokenizer, unmasked, **settings)
+        self.languages = examples["language"].tolist()
         self.lengths = self.tensors["attention_mask"].sum(1).numpy()
         self._ids = self.tensors["input_ids"].numpy()
 
@@ -167,16 +179,26 @@ class Recorder(TrainerCallback):
         batches: Language → batches of the stop split.
         metric: What to score.
         patience: Epochs without a better mean score after which training ends; None for never.
+        within: Language → context in which it is scored, such as its mask.
     """
 
-    def __init__(self, out: Path, resume: Path, batches: Mapping[str, list], metric: str, patience: int | None):
-        self.out, self.resume = out, resume
+    def __init__(
+        self,
+        out: Path,
+        resume: Path,
+        batches: Mapping[str, list],
+        metric: str,
+        patience: int | None,
+        within: Callable[[str], AbstractContextManager],
+    ):
+        self.out, self.resume, self.within = out, resume, within
         self.batches, self.metric, self.patience = batches, metric, patience
 
     def on_epoch_end(self, args, state, control, model, **_):
         epoch = round(state.epoch)
         for language, batches in self.batches.items():
-            score = evaluate(model, batches, self.metric)
+            with self.within(language):
+                score = evaluate(model, batches, self.metric)
             state.log_history.append({"epoch": epoch, "language": language, "score": score})
         control.should_log = True  # leaves no loss of this epoch to the next, which may run in another process
         control.should_training_stop |= self.exhausted(state.log_history)

@@ -16,6 +16,7 @@ from xsub_utils.tracin.capture import Capture, Loss, verify
 from xsub_utils.tracin.groups import chosen_parameters, in_order
 from xsub_utils.tracin.parts import Outer, Part, inner, joined
 from xsub_utils.tracin.projection import Projection
+from xsub_utils.weight_masks import check_weight_mask, weight_mask_applied
 
 Batch = Mapping[str, Tensor]
 ALL = "all"
@@ -49,7 +50,8 @@ def prepared(
     """
     with ExitStack() as stack:
         stack.enter_context(eval_mode(model))
-        stack.enter_context(_masked(model, weight_masks))
+        check_weight_mask(model, weight_masks, "weight_masks")
+        stack.enter_context(weight_mask_applied(model, weight_masks))
         removable = getattr(getattr(model, "config", None), "model_type", None) in REMOVABLE
         if gates is not None and gates.dtype == torch.bool and part == "encoder" and removable and not weight_masks:
             model = remove_heads(model, gates, share=True)
@@ -187,28 +189,6 @@ def taken(batches: Sequence[Batch], start: int, stop: int, most: int = AT_ONCE) 
         low, high = max(start - first, 0), min(stop - first, length(batch))
         yield from (sliced(batch, one, min(one + most, high)) for one in range(low, high, most))
         first += length(batch)
-
-
-@contextmanager
-def _masked(model: nn.Module, weight_masks: Mapping[str, Tensor]) -> Iterator[None]:
-    parameters = dict(model.named_parameters())
-    for name, mask in weight_masks.items():
-        if name not in parameters or mask.shape != parameters[name].shape or mask.dtype != torch.bool:
-            have = tuple(parameters[name].shape) if name in parameters else "no parameter of the model"
-            raise ValueError(
-                f"weight_masks: {name!r} is {have}, its mask {tuple(mask.shape)} of {mask.dtype}; a bool mask of the "
-                "parameter's shape would be right"
-            )
-    kept = {name: parameters[name].detach().clone() for name in weight_masks}
-    try:
-        with torch.no_grad():
-            for name, mask in weight_masks.items():
-                parameters[name].mul_(mask.to(parameters[name]))
-        yield
-    finally:
-        with torch.no_grad():
-            for name, values in kept.items():
-                parameters[name].copy_(values)
 
 
 @contextmanager

@@ -1,0 +1,79 @@
+"""The order of training in which every batch is of one language."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from xsub_utils.names import one_of
+from xsub_utils.trainer import Rows
+
+ORDERS = ("round-robin", "proportional", "temperature")
+
+
+def check_order(order: str, temperature: float) -> None:
+    """Raises ValueError if `order` is none of these, or the temperature not above 0."""
+    one_of("order", order, ORDERS)
+    if temperature <= 0:
+        raise ValueError(f"temperature={temperature}: a number above 0 would be right")
+
+
+class ByLanguage(Sampler[list[int]]):
+    """Batches of one language each, of similarly long examples; seed and epoch alone decide them.
+
+    Args:
+        rows: The examples.
+        batch_size: Examples per batch; the last ones of a language may be fewer.
+        seed: With the epoch, decides the order, and the masking for masked language modelling.
+        order: "round-robin" (a batch of each language in turn, in a new order each round, as long as it has some),
+            "proportional" (all batches of all languages in random order) or "temperature" (as many batches; the
+            language of each is drawn with probability n^(1/T), n being its examples, which start anew when used up).
+        temperature: T; 1 is proportional in the mean, more favours languages with few examples.
+
+    Raises:
+        ValueError: As `check_order`.
+
+    Source: temperature as in Conneau et al. 2020, section 3.1 (α = 1 / T).
+    """
+
+    def __init__(self, rows: Rows, batch_size: int, seed: int, order: str, temperature: float):
+        check_order(order, temperature)
+        self.rows, self.batch_size, self.seed, self.epoch = rows, batch_size, seed, 0
+        self.order, self.temperature = order, temperature
+        languages = np.array(rows.languages)
+        self.places = [np.flatnonzero(languages == one) for one in dict.fromkeys(rows.languages)]
+        self.counts = [-(-len(places) // batch_size) for places in self.places]
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; accelerate calls this."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        self.rows.start_epoch(rng)
+        waiting = [self._batches(places, rng) for places in self.places]
+        for number in self._turns(rng):
+            if not waiting[number]:
+                waiting[number] = self._batches(self.places[number], rng)
+            yield waiting[number].pop().tolist()
+
+    def _batches(self, places: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """A language's examples in batches, in random order."""
+        shuffled = rng.permutation(places)
+        by_length = shuffled[np.argsort(self.rows.lengths[shuffled], kind="stable")]
+        batches = [by_length[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _turns(self, rng: np.random.Generator) -> np.ndarray:
+        """Number of the language of each batch."""
+        numbers = np.arange(len(self.places))
+        if self.order == "temperature":
+            weights = np.array([len(places) for places in self.places]) ** (1 / self.temperature)
+            return rng.choice(numbers, size=len(self), p=weights / weights.sum())
+        if self.order == "proportional":
+            return rng.permutation(np.repeat(numbers, self.counts))
+        rounds = [[n for n in rng.permutation(numbers) if self.counts[n] > turn] for turn in range(max(self.counts))]
+        return np.concatenate(rounds).astype(int)
