@@ -64,7 +64,10 @@ def test_random_heads_are_as_accurate_as_can_be(study):
     model, stop = study.model("nli", 0), study.batches("nli", "stop", "qab", 0)
     mask = pruning.subnetworks(study, "nli", 0, 0)["qab"]
     target = evaluate(model, stop, "accuracy", mask)
-    found = abs(evaluate(model, stop, "accuracy", controls.as_accurate(study, "nli", 0, "qab", 0)) - target)
+    found = abs(
+        evaluate(model, stop, "accuracy", controls.as_accurate(study, "nli", 0, "qab", 0, study.model_folder("nli", 0)))
+        - target
+    )
     size = torch.zeros(48, dtype=torch.bool)
     for kept in range(int(mask.sum()), 49, controls._STEP):
         like = size.clone()

@@ -223,6 +223,7 @@ OVER = {
     "03_similarity": ["tasks"],
     "04_stitching": ["end_tasks"],
     "05_tracin": ["tasks", "seeds"],
+    "06_sft": ["tasks", "seeds"],
 }
 
 

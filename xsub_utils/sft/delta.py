@@ -120,17 +120,18 @@ def apply_delta(model: nn.Module, *deltas: SparseDelta, scale: float = 1.0) -> I
     if wrong := [name for name, values in whole.items() if values.shape != parameters[name].shape]:
         raise ValueError(f"deltas: {wrong[0]!r} has another shape in the model; a head for the same labels is needed")
     flat = {name: parameters[name].detach().view(-1) for name in (*total.changes, *whole)}
-    before = {name: flat[name][index].clone() for name, (index, _) in total.changes.items()}
+    places = {name: index.to(flat[name].device) for name, (index, _) in total.changes.items()}
+    before = {name: flat[name][index] for name, index in places.items()}
     replaced = {name: flat[name].clone() for name in whole}
     try:
-        for name, (index, values) in total.changes.items():
-            flat[name].index_copy_(0, index.to(flat[name].device), before[name] + scale * values.to(before[name]))
+        for name, (_, values) in total.changes.items():
+            flat[name].index_copy_(0, places[name], before[name] + scale * values.to(before[name]))
         for name, values in whole.items():
             flat[name].copy_(values.flatten())
         yield model
     finally:
-        for name, (index, _) in total.changes.items():
-            flat[name].index_copy_(0, index.to(flat[name].device), before[name])
+        for name, index in places.items():
+            flat[name].index_copy_(0, index, before[name])
         for name, values in replaced.items():
             flat[name].copy_(values)
 

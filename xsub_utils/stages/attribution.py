@@ -18,7 +18,7 @@ from xsub_utils import store, tracin
 from xsub_utils.evaluate import evaluate
 from xsub_utils.finetune import checkpoints, load_finetuned
 from xsub_utils.stages import states
-from xsub_utils.stages.controls import CONDITIONS, FULL, MATCHED, OTHER, OWN, Plan, sets_of_heads
+from xsub_utils.stages.controls import ALL, CONDITIONS, FULL, MATCHED, OTHER, OWN, Plan, sets_of_heads
 from xsub_utils.stages.examples import alike, batches_of, by_length, right_share
 from xsub_utils.study import Study, load_model, stored_table
 
@@ -38,8 +38,16 @@ class Attributed(NamedTuple):
     scores: Tensor
 
 
-def shares(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
+def shares(
+    study: Study, task: str, seed: int, plan: Plan, folder: Path | None = None, conditions: Sequence[str] = ALL
+) -> pd.DataFrame:
     """Share of each training language among the most positive and most negative examples of every test example.
+
+    Args:
+        study, task, seed: Of the model that the subnetworks are of.
+        plan: What is attributed to what.
+        folder: Another model whose predictions are attributed; by default the same.
+        conditions: Sets of heads that are wanted.
 
     Returns:
         task, seed, condition (of the heads, see `controls`), whose (language that they were chosen for), kept (share
@@ -47,16 +55,17 @@ def shares(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
         over all checkpoints; −1 the same, each weighted by the mean learning rate of its epoch; single ones are there
         of the full model, of subnetworks and of `MATCHED`.
     """
-    rates = learning_rates(study.model_folder(task, seed))
+    folder = folder or study.model_folder(task, seed)
+    rates = learning_rates(folder)
     parts = []
-    for mask in sets_of_heads(study, task, seed, plan):
-        found = attributed(study, task, seed, mask.gates, mask.languages, plan)
+    for mask in sets_of_heads(study, task, seed, plan, folder, conditions):
+        found = attributed(study, task, seed, mask.gates, mask.languages, plan, folder)
         views = {0: found.scores.sum(0)}
         if mask.condition in CONDITIONS:
             views[-1] = torch.einsum("cmn,c->mn", found.scores, rates)
         if mask.condition in (FULL, OWN, MATCHED):
             views |= {epoch: one for epoch, one in enumerate(found.scores, 1)}
-        table = _shares(found, views, plan.top)
+        table = ranked(found, views, plan.top)
         if mask.condition == OWN:  # on the other languages' examples it is that control
             table["condition"] = np.where(table["language"] == mask.whose, OWN, OTHER)
         else:
@@ -97,9 +106,10 @@ def by_group(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
         task, seed, group (of parameters, or "all"), language, id, train, share.
     """
     test, train = _examples(study, task, seed, plan)
+    folder = study.model_folder(task, seed)
 
     def compute() -> pd.DataFrame:
-        found = _influence(study, task, seed, None, test, train, by_group=True)
+        found = _influence(study, task, folder, None, test, train, by_group=True)
         scores = {"all": found.scores, **found.by_group}
         parts = [
             long_shares(test, tracin.top_shares(one, train["language"].tolist(), plan.top)).assign(group=group)
@@ -107,32 +117,41 @@ def by_group(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
         ]
         return pd.concat(parts, ignore_index=True)
 
-    key = _key(study, task, seed, None, test, train) | {"top": plan.top, "by_group": True}
+    key = _key(study, task, folder, None, test, train) | {"top": plan.top, "by_group": True}
     return stored_table("influence-groups", key, compute).assign(task=task, seed=seed)
 
 
 def attributed(
-    study: Study, task: str, seed: int, gates: Tensor | None, languages: Sequence[str], plan: Plan
+    study: Study,
+    task: str,
+    seed: int,
+    gates: Tensor | None,
+    languages: Sequence[str],
+    plan: Plan,
+    folder: Path | None = None,
 ) -> Attributed:
-    """Scores of the test examples of some languages, with these heads in every checkpoint; stored."""
+    """Scores of the test examples of some languages, with these heads in every checkpoint; stored.
+
+    They are those of the study's model or of another one, in `folder`, on the same examples.
+    """
+    folder = folder or study.model_folder(task, seed)
     test, train = _examples(study, task, seed, plan)
     test = test[test["language"].isin(languages)].reset_index(drop=True)
 
     def build(out) -> None:
-        found = _influence(study, task, seed, gates, test, train, out=out / ".pieces")
+        found = _influence(study, task, folder, gates, test, train, out=out / ".pieces")
         np.save(out / "scores.npy", found.by_checkpoint.numpy())
         shutil.rmtree(out / ".pieces")  # of use to a run that is killed
 
-    folder = store.get_or_build(
-        "influence", _key(study, task, seed, gates, test, train), build, code=[tracin], resume=True
-    )
+    key = _key(study, task, folder, gates, test, train)
+    stored = store.get_or_build("influence", key, build, code=[tracin], resume=True)
     columns = ["id", "language", *(["label"] if "label" in test else [])]
-    return Attributed(test[columns], train[columns], torch.from_numpy(np.load(folder / "scores.npy")))
+    return Attributed(test[columns], train[columns], torch.from_numpy(np.load(stored / "scores.npy")))
 
 
-def _influence(study: Study, task: str, seed: int, gates, test: pd.DataFrame, train: pd.DataFrame, **options):
+def _influence(study: Study, task: str, folder: Path, gates, test: pd.DataFrame, train: pd.DataFrame, **options):
     sides = (batches_of(study, study.task(task), rows) for rows in (train, test))
-    return tracin.influence(_checkpoints(study.model_folder(task, seed)), *sides, gates, **options)
+    return tracin.influence(_checkpoints(folder), *sides, gates, **options)
 
 
 @lru_cache(maxsize=1)
@@ -144,10 +163,10 @@ def _checkpoints(folder: Path) -> list[nn.Module]:
     ]
 
 
-def _key(study: Study, task: str, seed: int, gates: Tensor | None, test: pd.DataFrame, train: pd.DataFrame) -> dict:
+def _key(study: Study, task: str, folder: Path, gates: Tensor | None, test: pd.DataFrame, train: pd.DataFrame) -> dict:
     rows = [side[["id", "language"]].to_dict("list") for side in (test, train)]
     return {
-        "model": study.model_folder(task, seed).name,
+        "model": folder.name,
         "task": study.task(task).identity,
         "gates": _plain(gates),
         "rows": store.digest(rows),
@@ -215,8 +234,8 @@ def _examples(study: Study, task: str, seed: int, plan: Plan) -> tuple[pd.DataFr
     return by_length(test, kind), by_length(train, kind)
 
 
-def _shares(found: Attributed, views: Mapping[int, Tensor], top: int) -> pd.DataFrame:
-    """language, id, epoch, sign, train, share."""
+def ranked(found: Attributed, views: Mapping[int, Tensor], top: int) -> pd.DataFrame:
+    """Shares of the training languages by the scores of each view: language, id, epoch, sign, train, share."""
     origins, rows = found.train["language"].tolist(), []
     for epoch, scores in views.items():
         for sign, lowest in (("positive", False), ("negative", True)):

@@ -16,6 +16,7 @@ FULL, OWN, AGAIN, OTHER = "full model", "own subnetwork", "own, other mask seed"
 SHUFFLED, RANDOM, MATCHED = "shuffled within layers", "random heads", "random heads, as accurate"
 SEARCHED, ANY = "own search, half the size", "random heads, any size"
 CONDITIONS = (FULL, OWN, AGAIN, OTHER, SHUFFLED, RANDOM, MATCHED)
+ALL = (*CONDITIONS, SEARCHED, ANY)
 _DRAWS, _STEP = 4, 4  # random masks per size, and heads between sizes, among which one is sought that is as accurate
 
 
@@ -54,11 +55,26 @@ class Mask(NamedTuple):
         return 1.0 if self.gates is None else float(self.gates.float().mean())
 
 
-def sets_of_heads(study: Study, task: str, seed: int, plan: Plan) -> Iterator[Mask]:
+def sets_of_heads(
+    study: Study, task: str, seed: int, plan: Plan, folder: Path | None = None, conditions: Sequence[str] = ALL
+) -> Iterator[Mask]:
     """Every set of heads that is looked at; controls on the language that they were made for.
 
     A subnetwork without any head is left out, with its controls: there is nothing to attribute through.
+
+    Args:
+        study, task, seed: Of the model that the subnetworks are of.
+        plan: What is attributed to what.
+        folder: Another model, in which heads are as accurate; by default the same.
+        conditions: Those that are wanted.
     """
+    found = _every_set(study, task, seed, plan, folder or study.model_folder(task, seed), conditions)
+    return (mask for mask in found if mask.condition in conditions)
+
+
+def _every_set(
+    study: Study, task: str, seed: int, plan: Plan, folder: Path, conditions: Sequence[str]
+) -> Iterator[Mask]:
     first, *more = plan.mask_seeds
     languages, own = tuple(study.languages), states.subnetworks(study, task, seed, first)
     again = states.subnetworks(study, task, seed, more[0]) if more else {}
@@ -71,7 +87,8 @@ def sets_of_heads(study: Study, task: str, seed: int, plan: Plan) -> Iterator[Ma
             yield Mask(AGAIN, language, again[language], (language,))
         yield Mask(SHUFFLED, language, masks.shuffle_mask(mask, "within", first), (language,))
         yield Mask(RANDOM, language, masks.random_mask(mask, first), (language,))
-        yield Mask(MATCHED, language, as_accurate(study, task, seed, language, first), (language,))
+        if MATCHED in conditions:  # takes time to find
+            yield Mask(MATCHED, language, as_accurate(study, task, seed, language, first, folder), (language,))
         yield from _searched(study, task, seed, language, first)
     for number, share in enumerate(plan.sizes):
         yield Mask(ANY, "", masks.random_mask(_keeping(round(share * mask.numel()), mask), number), languages)
@@ -87,13 +104,13 @@ def _searched(study: Study, task: str, seed: int, language: str, mask_seed: int)
         yield Mask(SEARCHED, language, half, (language,))
 
 
-def as_accurate(study: Study, task: str, seed: int, language: str, mask_seed: int) -> Tensor:
+def as_accurate(study: Study, task: str, seed: int, language: str, mask_seed: int, folder: Path) -> Tensor:
     """Random heads, at least as many as in a language's subnetwork, whose score is nearest to that of the subnetwork.
 
-    Scores are those on the stop split, as in the search itself; of equally near masks the one with fewest heads.
+    Subnetworks are those of the study's model; scores are those of the model of `folder` on the stop split, as in the
+    search itself; of equally near masks the one with fewest heads.
     """
     data, own = study.task(task), states.subnetworks(study, task, seed, mask_seed)[language]
-    folder = study.model_folder(task, seed)
 
     def build(out: Path) -> None:
         model, stop = load_model(folder), study.batches(task, "stop", language, mask_seed)

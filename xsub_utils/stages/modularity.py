@@ -1,0 +1,310 @@
+"""Notebook 06: whose data predictions rely on after sparse fine-tuning, beside full fine-tuning."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from xsub_utils import masks
+from xsub_utils.stages import controls, sparse
+from xsub_utils.stages.attribution import attributed, ranked, shares
+from xsub_utils.stages.specialisation import cross_language
+from xsub_utils.statistics import bootstrap_interval
+from xsub_utils.study import Study
+
+_CONTROLS = {
+    controls.OTHER: "another language's",
+    controls.AGAIN: "own, other mask seed",
+    controls.SHUFFLED: "shuffled",
+    controls.RANDOM: "random heads",
+    controls.MATCHED: "random, as accurate",
+}
+FEW = (controls.FULL, controls.OWN, controls.RANDOM)
+TRAINED = "heads trained through"
+RESAMPLES = 1000
+UNIT = ["task", "seed", "language"]
+
+
+def influences(
+    study: Study, task: str, seed: int, plan: controls.Plan, conditions: Sequence[str] = controls.CONDITIONS
+) -> pd.DataFrame:
+    """Shares of the training languages in the models of `sparse.MAIN`, through all heads and through some.
+
+    Args:
+        study, task, seed: Of the models.
+        plan: What is attributed to what.
+        conditions: Sets of heads that are looked at in `sparse.OWN`; in the others all heads and own ones only.
+
+    Returns:
+        As `attribution.shares`, with a column variant. Test and training examples are the same for all variants, those
+        that the fully fine-tuned model has right. Of `sparse.RANDOM` the heads are those that it was trained through
+        (on other languages' examples, "another language's").
+    """
+    parts = []
+    for variant in (sparse.FULL, sparse.ONE_LANGUAGE, sparse.OWN):
+        folder = sparse.folder(study, task, seed, variant)
+        looked_at = conditions if variant == sparse.OWN else (controls.FULL, controls.OWN)
+        parts.append(shares(study, task, seed, plan, folder, looked_at).assign(variant=variant))
+    parts.append(_through(study, task, seed, plan, sparse.RANDOM).assign(variant=sparse.RANDOM))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _through(study: Study, task: str, seed: int, plan: controls.Plan, variant: str) -> pd.DataFrame:
+    """All heads, and those that the batches of each language ran through in training."""
+    folder, codes = sparse.folder(study, task, seed, variant), tuple(study.languages)
+    sets = {"": None, **sparse.heads_of(study, task, seed, variant)}
+    parts = []
+    for whose, gates in sets.items():
+        found = attributed(study, task, seed, gates, codes, plan, folder)
+        views = {0: found.scores.sum(0), **{epoch: one for epoch, one in enumerate(found.scores, 1)}}
+        table = ranked(found, views, plan.top)
+        condition = np.where(table["language"] == whose, TRAINED, controls.OTHER) if whose else controls.FULL
+        kept = 1.0 if gates is None else float(gates.float().mean())
+        parts.append(table.assign(condition=condition, whose=whose, kept=kept))
+    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
+
+
+def own_shares(found: pd.DataFrame) -> pd.DataFrame:
+    """Share of the test example's own language among its most positive examples, a mean for each model and language.
+
+    Args:
+        found: From `influences`.
+
+    Returns:
+        task, seed, language, variant, condition, epoch, share.
+    """
+    some = found[(found["sign"] == "positive") & (found["train"] == found["language"])]
+    keys = [*UNIT, "variant", "condition", "epoch"]
+    return some.groupby(keys, sort=False, as_index=False)["share"].mean()
+
+
+def by_language(scores: pd.DataFrame) -> pd.DataFrame:
+    """Full fine-tuning, the same pruned, and sparse fine-tuning: task, seed, model, language, score.
+
+    Args:
+        scores: From `sparse.scores`.
+    """
+    views = {
+        "full": (sparse.FULL, sparse.WHOLE),
+        "full, pruned to own subnetwork": (sparse.FULL, sparse.FOUND),
+        "sparse, through own heads": (sparse.OWN, sparse.TRAINED),
+        "sparse, whole model": (sparse.OWN, sparse.WHOLE),
+    }
+    parts = [
+        scores[scores["variant"].eq(variant) & scores["heads"].eq(heads)].assign(model=model)
+        for model, (variant, heads) in views.items()
+    ]
+    return pd.concat(parts, ignore_index=True)[["task", "seed", "model", "language", "score"]]
+
+
+def dynamics(own: pd.DataFrame) -> pd.DataFrame:
+    """Share of the own language at each checkpoint alone, mean over languages: task, seed, model, epoch, share.
+
+    Args:
+        own: From `own_shares`.
+    """
+    views = {
+        "full": (sparse.FULL, controls.FULL),
+        "full, own subnetwork": (sparse.FULL, controls.OWN),
+        "full, one language a batch": (sparse.ONE_LANGUAGE, controls.FULL),
+        "sparse": (sparse.OWN, controls.FULL),
+        "sparse, own heads": (sparse.OWN, controls.OWN),
+        "sparse, random heads": (sparse.RANDOM, TRAINED),
+    }
+    parts = [
+        own[own["variant"].eq(variant) & own["condition"].eq(condition) & own["epoch"].gt(0)].assign(model=model)
+        for model, (variant, condition) in views.items()
+    ]
+    return pd.concat(parts).groupby(["task", "seed", "model", "epoch"], sort=False, as_index=False)["share"].mean()
+
+
+def summary(own: pd.DataFrame) -> pd.DataFrame:
+    """Mean share of the own language for each variant and set of heads, over all checkpoints.
+
+    Args:
+        own: From `own_shares`.
+
+    Returns:
+        task ("all" too), variant, condition, mean, low, high: 95 % intervals of a bootstrap over models and languages.
+    """
+    some = own[own["epoch"] == 0].replace({"condition": {controls.FULL: "all heads"}})
+    return _estimated(some.assign(what=some["variant"] + "|" + some["condition"]), "share")
+
+
+def differences(own: pd.DataFrame) -> pd.DataFrame:
+    """What is asked, as differences within each task, seed and language.
+
+    Args:
+        own: From `own_shares`.
+
+    Returns:
+        task, what, mean, low, high, as in `summary`.
+    """
+    wide = own[own["epoch"] == 0].set_index([*UNIT, "variant", "condition"])["share"].unstack(["variant", "condition"])
+    full, one, tuned, drawn = (wide[variant] for variant in sparse.MAIN)
+    asked = {
+        "full: own subnetwork − whole": full[controls.OWN] - full[controls.FULL],
+        "sparse: own heads − whole": tuned[controls.OWN] - tuned[controls.FULL],
+        **{
+            f"sparse: own heads − {name}": tuned[controls.OWN] - tuned[condition]
+            for condition, name in _CONTROLS.items()
+            if condition in tuned
+        },
+        "whole: sparse − full": tuned[controls.FULL] - full[controls.FULL],
+        "whole: one language a batch − full": one[controls.FULL] - full[controls.FULL],
+        "own heads: sparse − full": tuned[controls.OWN] - full[controls.OWN],
+        "own heads: sparse − sparse, random heads": tuned[controls.OWN] - drawn[TRAINED],
+        "sparse, random heads: trained through − another's": drawn[TRAINED] - drawn[controls.OTHER],
+    }
+    table = pd.concat(
+        [values.rename("value").reset_index().assign(what=what) for what, values in asked.items()], ignore_index=True
+    )
+    return _estimated(table.dropna(subset="value"), "value").drop(columns=["variant", "condition"])
+
+
+def _estimated(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Mean of each `what`, over models and languages, for each task and for all."""
+    rows, tasks = [], list(dict.fromkeys(table["task"]))
+    for task in [*tasks, *(["all"] if len(tasks) > 1 else [])]:
+        of_task = table if task == "all" else table[table["task"] == task]
+        for what, some in of_task.groupby("what", sort=False):
+            unit = some["task"] + "|" + some["seed"].astype(str) + "|" + some["language"]
+            found = bootstrap_interval(some[value].to_numpy(), np.mean, groups=unit.to_numpy(), resamples=RESAMPLES)
+            variant, _, condition = what.partition("|")
+            rows.append((task, what, variant, condition, *found))
+    return pd.DataFrame(rows, columns=["task", "what", "variant", "condition", "mean", "low", "high"])
+
+
+def across_languages(
+    found: pd.DataFrame, likeness: pd.DataFrame, truth: Mapping[str, pd.DataFrame], languages: Sequence[str]
+) -> pd.DataFrame:
+    """Influence of one language on another beside the overlap of their subnetworks, full and sparse.
+
+    Args:
+        found: From `influences`.
+        likeness: measure, task, seed, a, b, value; see `kinship.of_masks`.
+        truth: Kind → true relatedness.
+        languages: In their order.
+
+    Returns:
+        As `specialisation.cross_language`, with a column model: "full", "sparse", and "sparse, through own heads".
+    """
+    views = {
+        "full": (sparse.FULL, controls.FULL),
+        "sparse": (sparse.OWN, controls.FULL),
+        "sparse, through own heads": (sparse.OWN, controls.OWN),
+    }
+    parts = []
+    for model, (variant, condition) in views.items():
+        some = found[found["variant"].eq(variant) & found["condition"].eq(condition)]
+        parts.append(
+            cross_language(some.assign(condition=controls.FULL), likeness, truth, languages).assign(model=model)
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def dials(
+    study: Study,
+    task: str,
+    seed: int,
+    plan: controls.Plan,
+    sparsities: Sequence[float] = (0.3, 0.5, 0.7, 0.9),
+    thresholds: Sequence[float] = (0.90, 0.95, 0.98),
+    difficulties: Sequence[int] = (0, 1, 2),
+) -> pd.DataFrame:
+    """Sparse beside full fine-tuning where subnetworks are larger or smaller, or the task easier or harder.
+
+    Args:
+        study, task, seed: Of the models.
+        plan: What is attributed to what.
+        sparsities: Shares of the heads that are pruned, as nearly as a search comes to them.
+        thresholds: Shares of the full model's score that subnetworks retain.
+        difficulties: Of MiniBabel; other data have none.
+
+    Returns:
+        task, seed, dial ("sparsity", "retention", "difficulty"), value, variant ("full" or "sparse, own heads"), kept
+        (share of the heads, mean over languages), language, score (through own heads), whole (score of the whole
+        model), share (of the own language, through own heads).
+    """
+    tried = [("sparsity", one, study, {"kept": 1 - one}) for one in sparsities]
+    tried += [("retention", one, study, {"retain": one}) for one in thresholds]
+    if study.source == "minibabel":
+        tried += [("difficulty", one, replace(study, difficulty=one), {}) for one in difficulties]
+    parts = []
+    for dial, value, of, which in tried:
+        for variant in (sparse.FULL, sparse.OWN):
+            table = _at(of, task, seed, plan, variant, which)
+            parts.append(table.assign(dial=dial, value=value, variant=variant))
+    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
+
+
+def _at(study: Study, task: str, seed: int, plan: controls.Plan, variant: str, which: dict) -> pd.DataFrame:
+    own = sparse.subnetworks(study, task, seed, **which)
+    folder = sparse.folder(study, task, seed, variant, **(which if variant == sparse.OWN else {}))
+    views = {"score": own, "whole": dict.fromkeys(study.languages)}
+    found = sparse.scored(study, task, folder, views).pivot(index="language", columns="heads", values="score")
+    shares_of = {code: _own_share(study, task, seed, plan, folder, code, mask) for code, mask in own.items()}
+    kept = np.mean([float(mask.float().mean()) for mask in own.values()])
+    return found.reset_index().assign(kept=kept, share=lambda table: table["language"].map(shares_of))
+
+
+def _own_share(
+    study: Study, task: str, seed: int, plan: controls.Plan, folder, code: str, gates: Tensor | None
+) -> float:
+    found = attributed(study, task, seed, gates, (code,), plan, folder)
+    table = ranked(found, {0: found.scores.sum(0)}, plan.top)
+    return float(table[(table["sign"] == "positive") & (table["train"] == code)]["share"].mean())
+
+
+def compositions(
+    study: Study, task: str, seed: int, plan: controls.Plan, pairs: Sequence[Sequence[str]]
+) -> pd.DataFrame:
+    """Share of each language of a pair through heads of both, in the model fine-tuned through own heads.
+
+    Returns:
+        task, seed, pair, way (as in `sparse.composed`, of heads), language (of the test example), own, other (share of
+        its own and of the pair's other language among its most positive examples).
+    """
+    own, folder, rows = sparse.subnetworks(study, task, seed), sparse.folder(study, task, seed, sparse.OWN), []
+    for a, b in pairs:
+        both = {"union": masks.union([own[a], own[b]]), "intersection": masks.intersection([own[a], own[b]])}
+        for code, partner in ((a, b), (b, a)):
+            ways = {"own heads": own[code], "the other's heads": own[partner], **both, "all heads": None}
+            for way, gates in ways.items():
+                if gates is not None and not gates.any():
+                    continue
+                found = attributed(study, task, seed, gates, (code,), plan, folder)
+                table = ranked(found, {0: found.scores.sum(0)}, plan.top)
+                mean = table[table["sign"] == "positive"].groupby("train")["share"].mean()
+                rows.append((f"{a} + {b}", way, code, mean[code], mean[partner]))
+    table = pd.DataFrame(rows, columns=["pair", "way", "language", "own", "other"])
+    return table.assign(task=task, seed=seed)
+
+
+def left_out(study: Study, task: str, seed: int, targets: Sequence[str]) -> pd.DataFrame:
+    """Zero-shot score on a language that was left out of training, full and sparse, beside the models with it.
+
+    Returns:
+        task, seed, language (left out, or not), variant, trained ("with it", "without it"), heads ("whole model", "own
+        subnetwork", "nearest language's": the subnetwork that overlaps most with its own), score.
+    """
+    own, parts = sparse.subnetworks(study, task, seed), []
+    for code in targets:
+        others = tuple(one for one in study.languages if one != code)
+        near = max(others, key=lambda one: _jaccard(own[code], own[one]))
+        views = {
+            "whole model": {code: None},
+            "own subnetwork": {code: own[code]},
+            "nearest language's": {code: own[near]},
+        }
+        for variant in (sparse.ONE_LANGUAGE, sparse.OWN):
+            for trained, languages in (("with it", None), ("without it", others)):
+                folder = sparse.folder(study, task, seed, variant, languages=languages)
+                parts.append(sparse.scored(study, task, folder, views).assign(variant=variant, trained=trained))
+    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
+
+
+def _jaccard(a: Tensor, b: Tensor) -> float:
+    return float((a & b).sum() / (a | b).sum())

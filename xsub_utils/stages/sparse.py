@@ -1,0 +1,277 @@
+"""Notebook 06, the models: fine-tuned through subnetworks, and controls that are sparse in other ways.
+
+All start from the same encoder and head as the study's own model of that seed, see the same examples as often, and
+take as many steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from math import nan
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from xsub_utils import masks, settings, sft, store, weight_masks
+from xsub_utils.encoders import load_encoder
+from xsub_utils.evaluate import evaluate
+from xsub_utils.stages import pruning
+from xsub_utils.study import Study, encoder_identity, load_model, stored_table
+
+FULL, ONE_LANGUAGE = "full", "full, one language a batch"
+OWN, OTHER = "sparse, own heads", "sparse, another language's heads"
+RANDOM, SAME = "sparse, random heads", "sparse, the same heads for all"
+LARGEST, WEIGHTS = "sparse, largest changes", "sparse, random weights"
+VARIANTS = (FULL, ONE_LANGUAGE, OWN, OTHER, RANDOM, SAME, LARGEST, WEIGHTS)
+MAIN = (FULL, ONE_LANGUAGE, OWN, RANDOM)
+WHOLE, TRAINED, FOUND = "whole model", "heads trained through", "own subnetwork"
+CHANGED = 0.1  # share of the encoder's weights that LARGEST and WEIGHTS may move; 8 % in Ansell et al. 2022
+
+
+def folder(
+    study: Study,
+    task: str,
+    seed: int,
+    variant: str,
+    retain: float | None = None,
+    kept: float | None = None,
+    languages: Sequence[str] | None = None,
+) -> Path:
+    """Folder of a model in the store, trained if it is absent; read like one of `finetune`.
+
+    Args:
+        study, task, seed: As for `Study.model_folder`.
+        variant: One of `VARIANTS`.
+        retain, kept: Which subnetworks; see `subnetworks`.
+        languages: To train on; by default all of the study.
+    """
+    chosen = tuple(languages or study.languages)
+    if variant == FULL:
+        return study.model_folder(task, seed, chosen)
+    found = _masks(study, task, seed, variant, retain, kept, chosen)
+    data, encoder = study.task(task), study.encoder_folder()
+    course = settings.preset(study.preset, data)
+    course = replace(course, epochs=study.epochs) if study.epochs else course
+    whole = variant in (LARGEST, WEIGHTS)
+    options = {"through": not whole, "outside": "frozen" if whole else "shared"}
+    key = {
+        "task": data.identity,
+        "encoder": encoder_identity(encoder),
+        "seed": seed,
+        "languages": list(chosen),
+        "settings": asdict(course),
+        "masks": store.digest(_plain(found)),
+        **options,
+    }
+
+    def build(out: Path) -> None:
+        sft.sparse_finetune(data, encoder, seed, out, found, languages=list(chosen), settings=course, **options)
+
+    return store.get_or_build("sparse-model", key, build, code=[sft], resume=True)
+
+
+def subnetworks(
+    study: Study, task: str, seed: int, retain: float | None = None, kept: float | None = None
+) -> dict[str, Tensor]:
+    """Language → mask of heads, of the study's model and the first mask seed.
+
+    Args:
+        study, task, seed: Of the model.
+        retain: Share of the full model's score that the mask keeps; by default the usual one of the metric.
+        kept: Instead, the share of the heads that it keeps, as nearly as the search came to it.
+
+    A mask has one head at least: where the threshold is met without any, it is the last of its search that has.
+    """
+    found = {}
+    for language in study.languages:
+        search = pruning.search(study, task, seed, language, 0)
+        steps = [step.mask for step in search.trajectory if step.mask.any()]
+        if kept is not None:
+            found[language] = min(steps, key=lambda mask: abs(float(mask.float().mean()) - kept))
+        else:
+            mask = (search if retain is None else search.at(retain)).mask
+            found[language] = mask if mask.any() else steps[-1]
+    return found
+
+
+def heads_of(
+    study: Study, task: str, seed: int, variant: str, retain: float | None = None, kept: float | None = None
+) -> dict[str, Tensor]:
+    """Language → heads that its batches ran through in training; of `FULL` the subnetworks, as for `OWN`.
+
+    Empty for the variants that have no masks of heads.
+    """
+    own = subnetworks(study, task, seed, retain, kept)
+    codes = list(own)
+    if variant in (FULL, OWN):
+        return own
+    if variant == ONE_LANGUAGE:
+        return {code: torch.ones_like(mask) for code, mask in own.items()}
+    if variant == OTHER:  # that of the language farthest away in the list, in which relatives are neighbours
+        return {code: own[codes[(i + len(codes) // 2) % len(codes)]] for i, code in enumerate(codes)}
+    if variant == RANDOM:
+        return {code: masks.random_mask(mask, i) for i, (code, mask) in enumerate(own.items())}
+    if variant == SAME:
+        return dict.fromkeys(own, most_kept(list(own.values())))
+    return {}
+
+
+def most_kept(own: Sequence[Tensor]) -> Tensor:
+    """The heads that most of the masks keep, as many as a mask has in the mean; of equals the first."""
+    votes, size = torch.stack(list(own)).sum(0).flatten(), round(sum(int(mask.sum()) for mask in own) / len(own))
+    order = votes.argsort(descending=True, stable=True)[: max(1, size)]
+    return torch.zeros(votes.shape, dtype=torch.bool).index_fill_(0, order, True).view(own[0].shape)
+
+
+def base(study: Study, task: str, seed: int) -> nn.Module:
+    """The encoder and new head that every model of a task and seed starts from."""
+    data, device = study.task(task), next(study.model(task, seed).parameters()).device
+    return load_encoder(study.encoder_folder(), data.kind, list(data.labels) or None, seed=seed)[0].eval().to(device)
+
+
+def largest_changes(study: Study, task: str, seed: int, languages: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """The weights of the encoder that full fine-tuning, jointly or on some languages, changed most."""
+    before = dict(base(study, task, seed).named_parameters())
+    model = load_model(study.model_folder(task, seed, languages))
+    inside = f"{model.base_model_prefix}."
+    changes = {
+        name: (after.detach() - before[name].detach()).cpu()
+        for name, after in model.named_parameters()
+        if name.startswith(inside)
+    }
+    count = round(CHANGED * sum(change.numel() for change in changes.values()))
+    return weight_masks.largest(changes, count)
+
+
+def _masks(
+    study: Study, task: str, seed: int, variant: str, retain: float | None, kept: float | None, languages: tuple
+) -> Mapping:
+    if variant not in (LARGEST, WEIGHTS):
+        heads = heads_of(study, task, seed, variant, retain, kept)
+        return {code: heads[code] for code in study.languages}
+    found = largest_changes(study, task, seed, languages)
+    return found if variant == LARGEST else weight_masks.random_weight_mask(found, seed)
+
+
+def _plain(found: Mapping[str, Tensor]) -> dict:
+    return {name: store.digest(mask.int().flatten().tolist()) for name, mask in found.items()}
+
+
+def scores(study: Study, task: str, seed: int, variants: Sequence[str]) -> pd.DataFrame:
+    """Score of each variant on the report split of each language.
+
+    Returns:
+        task, seed, variant, heads ("whole model", "heads trained through", and of the fully fine-tuned ones "own
+        subnetwork", found in the first of them), language, score.
+    """
+    own = subnetworks(study, task, seed)
+    parts = []
+    for variant in variants:
+        trained = heads_of(study, task, seed, variant)
+        views = {WHOLE: dict.fromkeys(study.languages)}
+        if variant in (FULL, ONE_LANGUAGE):
+            views[FOUND] = own
+        elif trained:
+            views[TRAINED] = trained
+        table = scored(study, task, folder(study, task, seed, variant), views)
+        parts.append(table.assign(variant=variant))
+    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
+
+
+def scored(study: Study, task: str, model: Path, views: Mapping[str, Mapping[str, Tensor | None]]) -> pd.DataFrame:
+    """Scores of one model: heads (name of the view), language, score; stored.
+
+    Args:
+        study, task: Give the data.
+        model: Its folder.
+        views: Name → language → heads; None for all.
+    """
+    data = study.task(task)
+    plain = {
+        name: {code: None if mask is None else mask.int().tolist() for code, mask in view.items()}
+        for name, view in views.items()
+    }
+
+    def compute() -> pd.DataFrame:
+        loaded = load_model(model)
+        rows = [
+            (name, code, evaluate(loaded, study.batches(task, "report", code), data.metric, mask))
+            for name, view in views.items()
+            for code, mask in view.items()
+        ]
+        return pd.DataFrame(rows, columns=["heads", "language", "score"])
+
+    key = {"model": model.name, "task": data.identity, "views": store.digest(plain)}
+    return stored_table("sparse-scores", key, compute)
+
+
+@lru_cache(maxsize=4)
+def _delta(model: Path, study: Study, task: str, seed: int) -> sft.SparseDelta:
+    return sft.sparse_delta(load_model(model), base(study, task, seed))
+
+
+def composed(study: Study, task: str, seed: int, pairs: Sequence[Sequence[str]]) -> pd.DataFrame:
+    """Two languages' subnetworks, or two languages' models, put together; scores on both languages.
+
+    Ways, the first five through heads of the model fine-tuned through own heads, the others models made by adding what
+    fine-tuning on each language alone changed: fully, or in those weights alone that this changed most.
+
+    Returns:
+        task, seed, pair ("qaa + qab"), way, language, score, kept (share of the heads, nan for sums).
+    """
+    own = subnetworks(study, task, seed)
+    tuned, parts = folder(study, task, seed, OWN), []
+    for a, b in pairs:
+        for code, partner in ((a, b), (b, a)):
+            ways = {
+                "own heads": own[code],
+                "the other's heads": own[partner],
+                "union": masks.union([own[a], own[b]]),
+                "intersection": masks.intersection([own[a], own[b]]),
+                "all heads": torch.ones_like(own[a]),
+            }
+            table = scored(study, task, tuned, {way: {code: mask} for way, mask in ways.items()})
+            parts.append(
+                table.assign(kept=[float(ways[way].float().mean()) for way in table["heads"]], pair=f"{a} + {b}")
+            )
+        parts.append(_summed(study, task, seed, (a, b)).assign(kept=nan, pair=f"{a} + {b}"))
+    return pd.concat(parts, ignore_index=True).rename(columns={"heads": "way"}).assign(task=task, seed=seed)
+
+
+def _summed(study: Study, task: str, seed: int, pair: tuple[str, str]) -> pd.DataFrame:
+    """Scores of the encoder with the changes of both languages added, and of the models of one language."""
+    models = {
+        kind: [folder(study, task, seed, variant, languages=(code,)) for code in pair]
+        for kind, variant in (("full", FULL), ("sparse", LARGEST))
+    }
+
+    def compute() -> pd.DataFrame:
+        start, rows = base(study, task, seed), []
+        for kind, folders in models.items():
+            deltas = [_delta(one, study, task, seed) for one in folders]
+            ways = {"alone": deltas[:1], "the other's": deltas[1:], "sum": deltas}
+            for way, some in ways.items():
+                with sft.apply_delta(start, *some) as model:
+                    rows += [
+                        (f"{kind} changes, {_way(way, code, pair)}", code, _score(study, task, model, code))
+                        for code in pair
+                    ]
+            with sft.apply_delta(start, *deltas, scale=0.5) as model:
+                rows += [(f"{kind} changes, mean", code, _score(study, task, model, code)) for code in pair]
+        return pd.DataFrame(rows, columns=["heads", "language", "score"])
+
+    key = {"models": {kind: [one.name for one in some] for kind, some in models.items()}, "pair": list(pair)}
+    return stored_table("summed-scores", key | {"task": study.task(task).identity}, compute)
+
+
+def _way(way: str, code: str, pair: tuple[str, str]) -> str:
+    """Of the two single models, the one of this language is its own."""
+    if way == "sum":
+        return way
+    return "own" if (way == "alone") == (code == pair[0]) else "the other's"
+
+
+def _score(study: Study, task: str, model: nn.Module, code: str) -> float:
+    return evaluate(model, study.batches(task, "report", code), study.task(task).metric)
