@@ -65,7 +65,9 @@ def test_random_heads_are_as_accurate_as_can_be(study):
     mask = pruning.subnetworks(study, "nli", 0, 0)["qab"]
     target = evaluate(model, stop, "accuracy", mask)
     found = abs(
-        evaluate(model, stop, "accuracy", controls.as_accurate(study, "nli", 0, "qab", 0, study.model_folder("nli", 0)))
+        evaluate(
+            model, stop, "accuracy", controls.as_accurate(study, "nli", "qab", 0, study.model_folder("nli", 0), mask)
+        )
         - target
     )
     size = torch.zeros(48, dtype=torch.bool)

@@ -10,7 +10,12 @@ import torch
 from safetensors.torch import save_file
 from test_finetune import Killed, after, content, killed
 from tiny import LANGUAGES, QUICK, SHAPE, make_task, sequence_row, text_row, token_row
-from transformers import DistilBertConfig, DistilBertForSequenceClassification, XLMRobertaConfig
+from transformers import (
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
 from transformers import XLMRobertaForSequenceClassification as Classifier
 
 from xsub_utils import sft, trainer
@@ -19,7 +24,7 @@ from xsub_utils.gates import head_gates, head_weights
 from xsub_utils.settings import Settings
 from xsub_utils.sft import sparse_finetune
 from xsub_utils.sft.order import ByLanguage
-from xsub_utils.sft.training import SparseTrainer
+from xsub_utils.sft.training import SparseTrainer, Subnetwork, _by_language
 from xsub_utils.sft.updates import Piece, SubnetworkAdamW, in_pieces
 from xsub_utils.trainer import Rows
 
@@ -229,14 +234,23 @@ def test_every_example_is_seen_once_in_a_batch_of_its_language(name, uneven, tok
     assert epochs[0] == epochs[2] != epochs[1]
 
 
-def test_round_robin_takes_turns_until_a_language_has_none_left(uneven, tokenizer):
-    rows = Rows(uneven.splits["train"], tokenizer, "sequence", 128)
+def test_round_robin_takes_turns_and_spreads_the_rarer(uneven, reviews, tokenizer):
+    rows = Rows(reviews.splits["train"], tokenizer, "sequence", 128)
     turns = [one.pop() for one in languages_of(ByLanguage(rows, 3, 0, "round-robin", 5), rows)]
-    counts = Counter(turns)
-    least = min(counts.values())
-    assert counts[A] > counts[B]
-    assert all(set(turns[i : i + 2]) == {A, B} for i in range(0, 2 * least, 2))
-    assert set(turns[2 * least :]) == {A}
+    assert len(turns) == 16 and all(set(turns[i : i + 2]) == {A, B} for i in range(0, 16, 2))
+    rows.languages = [A] * 36 + [B] * 12
+    turns = [one.pop() for one in languages_of(ByLanguage(rows, 3, 0, "round-robin", 5), rows)]
+    assert Counter(turns) == {A: 12, B: 4}
+    assert all(B in turns[i : i + 7] for i in range(10))
+
+
+@pytest.mark.parametrize("size", [5, 7, 8, 64])
+def test_there_are_as_many_steps_as_with_mixed_batches(size, uneven, tokenizer):
+    rows = Rows(uneven.splits["train"], tokenizer, "sequence", 128)
+    order = ByLanguage(rows, size, 0, "proportional", 5)
+    sizes = [len(batch) for batch in order]
+    assert len(sizes) == len(order) == max(2, -(-len(rows) // size))
+    assert max(sizes) - min(sizes) <= 0.4 * size + 1
 
 
 def test_temperature_evens_out_languages(uneven, tokenizer):
@@ -268,7 +282,7 @@ def test_pieces_cover_every_moving_weight_once():
     assert whole == []
     counts = torch.zeros(12)
     for piece in pieces:
-        (_, index), = piece.places  # fmt: skip
+        index = piece.index
         counts[index] += 1
         for code in "abc":
             assert bool(masks[code]["w"].flatten()[index].all()) == (code in piece.languages)
@@ -278,8 +292,8 @@ def test_pieces_cover_every_moving_weight_once():
 
 def test_a_step_of_one_language_leaves_the_state_of_others():
     parameter = torch.nn.Parameter(torch.ones(4))
-    pieces = [Piece(frozenset("a"), [(parameter, torch.tensor([0, 1]))]),
-              Piece(frozenset("b"), [(parameter, torch.tensor([3]))])]  # fmt: skip
+    pieces = [Piece(frozenset("a"), parameter, torch.tensor([0, 1])),
+              Piece(frozenset("b"), parameter, torch.tensor([3]))]  # fmt: skip
     optimizer = SubnetworkAdamW([{"params": [piece.values for piece in pieces]}], pieces, lr=0.1, weight_decay=0.5)
     for language in "aab":
         optimizer.language = language
@@ -324,6 +338,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been(owner, method, calls, reviews, 
         (MASKS, {"order": "random"}, "order"),
         (MASKS, {"outside": "open"}, "outside"),
         (MASKS, {"order": "temperature", "temperature": 0}, "temperature=0"),
+        (MASKS, {"order": "temperature", "temperature": float("nan")}, "temperature=nan"),
+        ({**MASKS, "qaz": MASKS[A]}, {}, "language"),
         (MASKS, {"settings": replace(QUICK, precision="fp16")}, "precision='fp16'"),
     ],
 )  # fmt: skip
@@ -332,6 +348,19 @@ def test_bad_input_is_refused_and_nothing_is_written(masks, options, message, re
     with pytest.raises(ValueError, match=message):
         sparse_finetune(reviews, encoder, 0, tmp_path / "out", masks, progress=False, **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (None, "masks: NoneType"),
+        ({**MASKS, A: MASKS[A].numpy()}, "that of 'qaa' is of ndarray"),
+        ({**MASKS, A: {QUERY: MASKS[A].numpy()}}, "that of 'qaa' is of ndarray"),
+    ],
+)
+def test_what_is_no_mask_is_refused(masks, message):
+    with pytest.raises(ValueError, match=message):
+        _by_language(masks, LANGUAGES)
 
 
 def test_another_mask_is_another_run(reviews, encoder, tmp_path):
@@ -395,8 +424,7 @@ def test_the_order_of_composition_does_not_matter(pair):
         assert all(torch.equal(a, b) for a, b in zip(one, found[0], strict=True))
     place = [name for name, _ in base.named_parameters()].index("classifier.dense.weight")
     true = base.classifier.dense.weight + sum(
-        torch.zeros(16, 16).flatten().index_add(0, *delta.changes["classifier.dense.weight"]).view(16, 16)
-        for delta in deltas
+        torch.zeros(256).index_add(0, *delta.changes["classifier.dense.weight"][:2]).view(16, 16) for delta in deltas
     )
     torch.testing.assert_close(found[0][place], true, rtol=1e-3, atol=1e-3)
 
@@ -411,8 +439,6 @@ def test_scale_weakens_the_changes(pair):
 
 
 def test_a_new_head_is_kept_whole_and_left_out_elsewhere(pair, encoder):
-    from transformers import XLMRobertaForMaskedLM
-
     _, tuned = pair
     language_model = XLMRobertaForMaskedLM(tuned.config)
     delta = sft.sparse_delta(tuned, language_model)
@@ -450,3 +476,70 @@ def test_bad_deltas_are_refused(pair, tmp_path):
         sft.sparse_delta(small, base)
     with pytest.raises(ValueError, match="no parameter of the model"):
         sft.sparse_delta(tuned, torch.nn.Linear(2, 2))
+
+
+def test_deltas_of_other_shapes_and_precisions(pair):
+    base, tuned = pair
+    delta = sft.sparse_delta(tuned, base)
+    name, change = next(iter(delta.changes.items()))
+    small = sft.SparseDelta({name: change._replace(shape=(2, 128))})
+    with pytest.raises(ValueError, match="deltas of a model of the same shape"), sft.apply_delta(base, small):
+        pass
+    half = sft.SparseDelta({name: change._replace(values=change.values.bfloat16())})
+    one, other = sft.sum_deltas(delta, half).changes[name], sft.sum_deltas(half, delta).changes[name]
+    assert one.values.dtype == other.values.dtype == torch.float32 and torch.equal(one.values, other.values)
+    before = bits(base)
+    with sft.apply_delta(base, delta):
+        base.double()
+    assert all(torch.equal(old.double(), new) for old, new in zip(before, bits(base), strict=True))
+
+
+def test_frozen_language_models_keep_all_but_what_the_head_owns(encoder, tmp_path):
+    """The word embeddings are tied to the head and stay, too."""
+    masks = {code: mask for code, mask in MASKS.items()}
+    folder = sparse_finetune(
+        make_task("mlm", text_row), encoder, 0, tmp_path, masks, outside="frozen", settings=QUICK, progress=False
+    )
+    model, start = load_finetuned(folder)[0], XLMRobertaForMaskedLM.from_pretrained(encoder)
+    words = "roberta.embeddings.word_embeddings.weight"
+    assert torch.equal(model.get_parameter(words), start.get_parameter(words))
+    assert not torch.equal(model.get_parameter(QUERY), start.get_parameter(QUERY))
+    assert not torch.equal(model.lm_head.dense.weight, start.lm_head.dense.weight)
+
+
+def test_weights_that_the_loss_does_not_depend_on_stay(encoder, reviews, tokenizer, tmp_path):
+    torch.manual_seed(0)
+    model = Classifier(XLMRobertaConfig(vocab_size=len(tokenizer), num_labels=2, **SHAPE, **STILL))
+    model.unused = torch.nn.Linear(3, 3)
+    mask = {"unused.weight": torch.eye(3) > 0, QUERY: torch.ones(16, 16) > 0}
+    rows = Rows(reviews.splits["train"], tokenizer, "sequence", 128)
+    found = {code: Subnetwork.of(model, code, mask, False) for code in MASKS}
+    before = model.unused.weight.detach().clone()
+    arguments = trainer.training_arguments(tmp_path, SLOW, 0)
+    arguments.save_strategy = "no"
+    SparseTrainer(model, arguments, rows, [], found, True, ("round-robin", 5.0)).train()
+    assert torch.equal(model.unused.weight, before)
+
+
+def test_more_languages_than_can_be_told_apart():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    with pytest.raises(ValueError, match="of 63 languages; at most 62"):
+        in_pieces({"w": parameter}, {str(i): {"w": torch.arange(2) == i % 2} for i in range(63)})
+
+
+def test_weights_run_through_their_mask(reviews, model, tokenizer, tmp_path, monkeypatch):
+    """The gradient is that of the model whose other weights are zero."""
+    mask = {QUERY: torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) < 0.5}
+    seen = []
+    step = trainer.EpochTrainer.training_step
+
+    def watched(self, model, inputs, *more):
+        loss = step(self, model, dict(inputs), *more)
+        masked = {QUERY: self.model.get_parameter(QUERY).detach()}
+        seen.append((self.model.get_parameter(QUERY).detach().clone(), self.model.get_parameter(QUERY).grad.clone()))
+        assert torch.equal(masked[QUERY] != 0, mask[QUERY])
+        return loss
+
+    monkeypatch.setattr(trainer.EpochTrainer, "training_step", watched)
+    trained(reviews, model, tokenizer, tmp_path, mask)
+    assert len(seen) == 12 and not torch.equal(seen[0][0], seen[-1][0])

@@ -18,7 +18,7 @@ from xsub_utils.study import Study
 
 CODES = ("qaa", "qab", "qba")
 SMALL = {"train_size": 64, "score_size": 16, "stop_size": 40, "report_size": 16, "epochs": 2, "pool": 2}
-PLAN = Plan(8, 3, 6, sizes=())
+PLAN = Plan(8, 3, 6, correct=False, sizes=())
 CONDITIONS = (FULL, OWN, MATCHED)
 pytestmark = pytest.mark.usefixtures("module_home")
 
@@ -157,12 +157,14 @@ def test_pairs_are_composed_of_their_heads_and_changes(study):
 
 def test_influences_are_those_of_each_model(study, influences):
     assert list(dict.fromkeys(influences["variant"])) == list(sparse.MAIN)
-    for variant, conditions in influences.groupby("variant")["condition"].unique().items():
-        expected = {
-            sparse.OWN: {*CONDITIONS, OTHER},
-            sparse.RANDOM: {FULL, OTHER, modularity.TRAINED},
-        }.get(variant, {FULL, OWN, OTHER})
-        assert set(conditions) <= expected and FULL in conditions
+    both = {modularity.EACH, modularity.SWAPPED}
+    expected = {
+        sparse.OWN: {*CONDITIONS, OTHER, *both},
+        sparse.RANDOM: {FULL, OTHER, modularity.TRAINED, *both},
+        sparse.FULL: {FULL, OWN, OTHER, *both},
+        sparse.ONE_LANGUAGE: {FULL, OWN, OTHER, *both},
+    }
+    assert influences.groupby("variant")["condition"].unique().map(set).to_dict() == expected
     epoch = influences[influences["epoch"] == 0]
     sums = epoch.groupby(["variant", "condition", "whose", "language", "id", "sign"])["share"].sum()
     np.testing.assert_allclose(sums, 1)
@@ -187,6 +189,36 @@ def test_influence_is_that_of_the_sparse_model(study):
     torch.testing.assert_close(found.scores, again.by_checkpoint, rtol=1e-4, atol=1e-5)
 
 
+def test_each_example_may_run_through_its_own_heads(study):
+    """As training does: the scores are those of two models, one for either side."""
+    from xsub_utils.stages.attribution import attributed, attributed_each
+
+    folder, own = sparse.folder(study, "nli", 0, sparse.OWN), sparse.heads_of(study, "nli", 0, sparse.OWN)
+    same = attributed_each(
+        study, "nli", 0, dict.fromkeys(CODES, own["qab"]), dict.fromkeys(CODES, own["qab"]), PLAN, folder
+    )
+    for code in CODES:
+        once = attributed(study, "nli", 0, own["qab"], (code,), PLAN, folder)
+        rows = torch.tensor((same.test["language"] == code).tolist())
+        torch.testing.assert_close(same.scores[:, rows], once.scores, rtol=1e-4, atol=1e-5)
+    each = attributed_each(study, "nli", 0, own, own, PLAN, folder)
+    inside = torch.tensor((each.test["language"] == "qab").tolist())
+    column = torch.tensor((each.train["language"] == "qab").tolist())
+    once = attributed(study, "nli", 0, own["qab"], ("qab",), PLAN, folder)
+    torch.testing.assert_close(each.scores[:, inside][:, :, column], once.scores[:, :, column], rtol=1e-4, atol=1e-5)
+    if not torch.equal(own["qba"], own["qab"]):
+        other = torch.tensor((each.train["language"] == "qba").tolist())
+        assert not torch.allclose(each.scores[:, inside][:, :, other], once.scores[:, :, other], atol=1e-3)
+
+
+def test_control_scores_are_those_of_the_sparse_model(study):
+    table = modularity.control_scores(study, "nli", 0, PLAN, CONDITIONS)
+    assert set(table["condition"]) == {*CONDITIONS, OTHER}
+    model = load_finetuned(sparse.folder(study, "nli", 0, sparse.OWN))[0]
+    whole = table[table["condition"] == FULL].set_index("language")["score"]
+    assert whole["qba"] == evaluate(model, study.batches("nli", "report", "qba"), "accuracy")
+
+
 def made_up(shares):
     """Own shares of one model of two languages: variant, condition -> share."""
     rows = [
@@ -201,14 +233,17 @@ def made_up(shares):
 def test_differences_are_taken_within_a_model_and_language():
     shares = {(variant, condition): 0.2 for variant in sparse.MAIN[:3] for condition in (FULL, OWN, OTHER)}
     shares |= {(sparse.RANDOM, condition): 0.4 for condition in (FULL, modularity.TRAINED, OTHER)}
+    shares |= {(one, condition): 0.3 for one in sparse.MAIN for condition in (modularity.EACH, modularity.SWAPPED)}
+    shares[sparse.OWN, modularity.EACH] = 0.5
     shares[sparse.OWN, OWN] = 0.35
     shares[sparse.ONE_LANGUAGE, FULL] = 0.25
     found = modularity.differences(made_up(shares)).set_index("what")["mean"]
     assert found["sparse: own heads − whole"] == pytest.approx(0.15)
     assert found["sparse: own heads − another language's"] == pytest.approx(0.15)
-    assert found["own heads: sparse − full"] == pytest.approx(0.15)
+    assert found["own heads: sparse − one language a batch"] == pytest.approx(0.15)
+    assert found["each through its own − others': sparse"] == pytest.approx(0.2)
     assert found["whole: one language a batch − full"] == pytest.approx(0.05)
-    assert found["own heads: sparse − sparse, random heads"] == pytest.approx(-0.05)
+    assert found["sparse, random heads: trained through − whole"] == pytest.approx(0)
     assert found["full: own subnetwork − whole"] == pytest.approx(0)
     assert "sparse: own heads − shuffled" not in found
 
@@ -242,7 +277,7 @@ def test_dials_turn_size_threshold_and_difficulty(study):
     table = modularity.dials(study, "nli", 0, PLAN, (0.5,), (0.95,), (1,))  # the last two are as in the study itself
     dials = list(dict.fromkeys(zip(table["dial"], table["value"], strict=True)))
     assert dials == [("sparsity", 0.5), ("retention", 0.95), ("difficulty", 1)]
-    assert len(table) == 3 * 2 * len(CODES) and table[["score", "whole", "share"]].notna().all(axis=None)
+    assert len(table) == (3 + 2 + 2) * len(CODES) and table[["score", "whole", "share"]].notna().all(axis=None)
     assert table.query("dial == 'sparsity'")["kept"].between(0.4, 0.6).all()
     usual = sparse.subnetworks(study, "nli", 0)
     expected = evaluate(study.model("nli", 0), study.batches("nli", "report", "qab"), "accuracy", usual["qab"])

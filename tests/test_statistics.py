@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import kstest, pearsonr, spearmanr
 
-from xsub_utils.statistics import bootstrap_interval, mantel
+from xsub_utils.statistics import bootstrap_interval, crossed_interval, mantel
 
 OFF = ~np.eye(6, dtype=bool)
 ORACLES = {"spearman": spearmanr, "pearson": pearsonr}
@@ -215,3 +215,21 @@ def test_one_unit_cannot_be_resampled():
 def test_bootstrap_refuses(values, options, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(values, np.mean, **options)
+
+
+def test_crossed_intervals_know_that_rows_and_columns_are_shared():
+    rng, inside, narrow = np.random.default_rng(0), 0, 0
+    for _ in range(200):
+        cells = rng.normal(size=(1, 4, 1)) + rng.normal(size=(1, 1, 6)) + rng.normal(size=(1, 4, 6))
+        found = crossed_interval(cells, resamples=200)
+        inside += found.low <= 0 <= found.high
+        narrow += abs(cells.mean()) <= 1.96 * cells.std() / np.sqrt(cells.size)
+    assert inside > 0.8 * 200 > narrow + 30
+
+
+def test_crossed_intervals_leave_out_what_is_missing():
+    cells = np.array([[[1.0, np.nan], [3.0, 5.0]], [[np.nan, np.nan], [7.0, 7.0]]])
+    found = crossed_interval(cells)
+    assert found.estimate == pytest.approx((3 + 7) / 2)
+    assert found.low <= found.estimate <= found.high
+    assert np.isnan(crossed_interval(np.ones((1, 1, 1))).low)

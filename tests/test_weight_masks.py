@@ -96,6 +96,16 @@ def test_a_random_mask_keeps_as_many(values):
     assert flat(one).sum() == 300
     assert torch.equal(flat(one), flat(again)) and not torch.equal(flat(one), flat(other))
     assert one["c"].shape == (2, 3, 4)
+    assert {name: int(mask.sum()) for name, mask in one.items()} == {n: int(mask.sum()) for n, mask in like.items()}
+
+
+def test_random_masks_of_two_masks_overlap_by_chance():
+    half = torch.arange(1000) < 500
+    one, other = ({"a": mask} for mask in (half, ~half))
+    shared = [
+        int((random_weight_mask(one, seed)["a"] & random_weight_mask(other, seed)["a"]).sum()) for seed in range(9)
+    ]
+    assert abs(np.mean(shared) - 250) < 20
 
 
 def test_weights_are_zero_inside_and_back_outside():

@@ -216,3 +216,43 @@ def _unit(rows: np.ndarray, ranked: bool) -> Float[np.ndarray, "rows cells"]:
     length = np.sqrt((centred**2).sum(axis=1, keepdims=True))
     varied = np.fmin.reduce(rows, axis=1, keepdims=True) < np.fmax.reduce(rows, axis=1, keepdims=True)
     return centred / np.where(varied, length, nan)
+
+
+def crossed_interval(
+    cells: Float[np.ndarray, "strata rows columns"], level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Mean of a table whose rows and columns are both drawn, such as model seeds and languages, with its interval.
+
+    Rows share their columns and columns their rows, so that cells are not independent. Both are resampled: rows within
+    each stratum (such as a task, with models of its own), columns, which all strata share, for all at once.
+
+    Args:
+        cells: nan where a cell is missing.
+        level: Of the interval.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        Mean over strata of the means of their cells, with percentile limits; nan for limits of a single row and column.
+
+    Source: Owen 2007, the pigeonhole bootstrap; conservative.
+    """
+    strata, rows, columns = cells.shape
+    rng, known = np.random.default_rng(seed), ~np.isnan(cells)
+    filled = np.where(known, cells, 0.0)
+
+    def means(row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
+        total = np.einsum("bsr,bc,src->bs", row_weights, column_weights, filled)
+        count = np.einsum("bsr,bc,src->bs", row_weights, column_weights, known.astype(float))
+        with np.errstate(invalid="ignore"):
+            return (total / count).mean(axis=1)
+
+    estimate = float(means(np.ones((1, strata, rows)), np.ones((1, columns)))[0])
+    if rows * columns < 2:
+        return Interval(estimate, nan, nan)
+    drawn = means(
+        rng.multinomial(rows, np.full(rows, 1 / rows), (resamples, strata)).astype(float),
+        rng.multinomial(columns, np.full(columns, 1 / columns), resamples).astype(float),
+    )
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high))

@@ -162,7 +162,7 @@ def _task(study: Study, name: str) -> Task:
         "report": study.report_size,
     }
     options = {"difficulty": study.difficulty} if study.source == "minibabel" else {}
-    path = Path(study.data, name) if Path(study.data, name).is_dir() else study.data or None
+    path = Path(study.data, name) if study.data and Path(study.data, name).is_dir() else study.data or None
     return load_task(name, study.languages, source=study.source, sizes=sizes, path=path, **options)
 
 

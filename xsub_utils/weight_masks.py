@@ -1,5 +1,6 @@
 """Weight masks: which single weights of a model are kept, by parameter name."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -31,7 +32,7 @@ def largest(
 
     Note:
         The bits of positive floats are in the order of the floats. So two histograms, of their upper and lower halves,
-        give the threshold exactly, with no sorting and no copy of all values in one place.
+        give the threshold exactly, without sorting.
     """
     bits = {name: _bits(name, tensor) for name, tensor in values.items()}
     if besides is not None:
@@ -56,11 +57,25 @@ def largest(
 
 
 def random_weight_mask(like: WeightMask, seed: int) -> dict[str, Bool[Tensor, "..."]]:
-    """A weight mask drawn uniformly from all those that keep as many entries, over all tensors together."""
-    flat = np.concatenate([mask.reshape(-1).numpy(force=True) for mask in like.values()])
-    drawn = torch.from_numpy(np.random.default_rng([seed, *b"weights"]).permutation(flat))
-    parts = drawn.split([mask.numel() for mask in like.values()])
-    return {name: part.view(like[name].shape).to(like[name].device) for name, part in zip(like, parts, strict=True)}
+    """A weight mask drawn uniformly from all those that keep as many entries of every tensor.
+
+    The mask enters the draw together with the seed, so that with one seed those of two masks overlap by chance only.
+    """
+    found = {}
+    for name, mask in like.items():
+        flat = mask.reshape(-1).numpy(force=True)
+        generator = np.random.default_rng([seed, *name.encode(), *hashlib.sha256(np.packbits(flat)).digest()])
+        found[name] = torch.from_numpy(generator.permutation(flat)).view(mask.shape).to(mask.device)
+    return found
+
+
+def mask_digest(mask: Tensor | Mapping[str, Tensor]) -> str:
+    """Tells a mask, of heads or of weights, from any other: 16 hex digits."""
+    found = hashlib.sha256()
+    for name, one in sorted((mask if isinstance(mask, Mapping) else {"": mask}).items()):
+        found.update(f"{name} {tuple(one.shape)}".encode())
+        found.update(np.packbits(one.reshape(-1).numpy(force=True)))
+    return found.hexdigest()[:16]
 
 
 @contextmanager
@@ -86,12 +101,12 @@ def weight_mask_applied(model: nn.Module, mask: WeightMask) -> Iterator[None]:
 
 
 def check_weight_mask(model: nn.Module, mask: Mapping[str, Tensor], argument: str = "mask") -> dict[str, nn.Parameter]:
-    """The parameters of the model by name, if the mask fits them.
+    """The parameters of the model by name, tied ones by each of their names, if the mask fits them.
 
     Raises:
         ValueError: If not; it names the first parameter that does not.
     """
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, one in mask.items():
         if name not in parameters:
             raise ValueError(f"{argument}: the model has no parameter {name!r}; see model.named_parameters()")

@@ -1,9 +1,12 @@
 """Sparse differences between a fine-tuned model and the one it came from: saved small, applied, reverted, added."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,9 +15,22 @@ from torch import Tensor, nn
 
 from xsub_utils.files import write_bytes_atomic
 
-Change = tuple[Tensor, Tensor]  # places in the flattened parameter (int), and what is added there
 _KINDS = ("index", "value", "whole")
 _FORMAT = "xsub-sparse-delta"
+
+
+class Change(NamedTuple):
+    """What is added to a parameter.
+
+    Attributes:
+        index: Places in the flattened parameter, ascending.
+        values: What is added there.
+        shape: Of the parameter.
+    """
+
+    index: Tensor
+    values: Tensor
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -22,7 +38,7 @@ class SparseDelta:
     """What a fine-tuning changed.
 
     Attributes:
-        changes: Parameter name → places of the changed entries in the flattened parameter, and by how much.
+        changes: Parameter name → its change.
         whole: Parameter name → its values, for parameters that the model it came from does not have.
     """
 
@@ -31,7 +47,7 @@ class SparseDelta:
 
     def __len__(self) -> int:
         """Number of changed entries; whole parameters not counted."""
-        return sum(len(index) for index, _ in self.changes.values())
+        return sum(len(change.index) for change in self.changes.values())
 
 
 def sparse_delta(model: nn.Module, base: nn.Module) -> SparseDelta:
@@ -59,7 +75,7 @@ def sparse_delta(model: nn.Module, base: nn.Module) -> SparseDelta:
         difference = (after - before[name].detach().to(after)).flatten()
         index = difference.nonzero().flatten()
         if len(index):
-            changes[name] = (index, difference[index])
+            changes[name] = Change(index, difference[index], tuple(after.shape))
     if whole and len(whole) == len(list(model.named_parameters())):
         raise ValueError("base: it has no parameter of the model; the model that was fine-tuned would be right")
     return SparseDelta(changes, whole)
@@ -69,7 +85,8 @@ def sum_deltas(*deltas: SparseDelta) -> SparseDelta:
     """The changes of all deltas together; their order does not matter, to the bit.
 
     Raises:
-        ValueError: If there are none, or several hold the same parameter whole: two task heads cannot be added.
+        ValueError: If there are none, they are of parameters of different shapes, or several hold the same parameter
+            whole: two task heads cannot be added.
     """
     if not deltas:
         raise ValueError("deltas: there are none; at least one would be right")
@@ -83,11 +100,14 @@ def sum_deltas(*deltas: SparseDelta) -> SparseDelta:
 
 def _sum(changes: list[Change]) -> Change:
     """At every place the values are added from the smallest to the largest, in float64."""
-    places = torch.cat([index for index, _ in changes]).unique()
+    if len({change.shape for change in changes}) > 1:
+        raise ValueError(f"deltas: of parameters of shapes {', '.join(str(change.shape) for change in changes)}")
+    places = torch.cat([change.index for change in changes]).unique()
     stacked = torch.zeros(len(changes), len(places), dtype=torch.float64, device=places.device)
-    for row, (index, values) in zip(stacked, changes, strict=True):
-        row[torch.searchsorted(places, index)] = values.double()
-    return places, stacked.sort(0).values.sum(0).to(changes[0][1].dtype)
+    for row, change in zip(stacked, changes, strict=True):
+        row[torch.searchsorted(places, change.index)] = change.values.double()
+    kind = reduce(torch.promote_types, [change.values.dtype for change in changes])
+    return Change(places, stacked.sort(0).values.sum(0).to(kind), changes[0].shape)
 
 
 @contextmanager
@@ -103,37 +123,41 @@ def apply_delta(model: nn.Module, *deltas: SparseDelta, scale: float = 1.0) -> I
         scale: Factor of the changes, below 1 where the sum of several goes too far.
 
     Raises:
-        ValueError: If a change is of a parameter that the model lacks, or that is too small for it.
+        ValueError: If a change is of a parameter that the model lacks, or that has another shape.
 
     Source: Ansell et al. 2022, section 3.3; for dense differences and the factor, Ilharco et al. 2023 (task vectors).
     """
     parameters = _all_names(model)
     total = sum_deltas(*(_with_names_of(delta, model) for delta in deltas))
-    for name, (index, _) in total.changes.items():
-        size = parameters[name].numel() if name in parameters else 0
-        if len(index) and int(index.max()) >= size:
-            raise ValueError(
-                f"deltas: a change of entry {int(index.max())} of {name!r}, of which the model has {size}; deltas of a "
-                "model of the same shape would be right"
-            )
     whole = {name: values for name, values in total.whole.items() if name in parameters}
-    if wrong := [name for name, values in whole.items() if values.shape != parameters[name].shape]:
-        raise ValueError(f"deltas: {wrong[0]!r} has another shape in the model; a head for the same labels is needed")
-    flat = {name: parameters[name].detach().view(-1) for name in (*total.changes, *whole)}
-    places = {name: index.to(flat[name].device) for name, (index, _) in total.changes.items()}
-    before = {name: flat[name][index] for name, index in places.items()}
-    replaced = {name: flat[name].clone() for name in whole}
+    shapes = {name: change.shape for name, change in total.changes.items()}
+    for name, shape in (shapes | {name: values.shape for name, values in whole.items()}).items():
+        here = tuple(parameters[name].shape) if name in parameters else "not there"
+        if here != tuple(shape):
+            raise ValueError(
+                f"deltas: {name!r} is {here} in the model, and {tuple(shape)} in a delta; deltas of a model of the "
+                "same shape would be right"
+            )
+    before = {name: parameters[name].detach().view(-1)[change.index.to(parameters[name].device)]
+              for name, change in total.changes.items()}  # fmt: skip
+    replaced = {name: parameters[name].detach().clone() for name in whole}
     try:
-        for name, (_, values) in total.changes.items():
-            flat[name].index_copy_(0, places[name], before[name] + scale * values.to(before[name]))
+        for name, change in total.changes.items():
+            _put(parameters[name], change.index, before[name] + scale * change.values.to(before[name]))
         for name, values in whole.items():
-            flat[name].copy_(values.flatten())
+            parameters[name].data.copy_(values)
         yield model
     finally:
-        for name, index in places.items():
-            flat[name].index_copy_(0, index, before[name])
+        for name, change in total.changes.items():
+            _put(parameters[name], change.index, before[name])
         for name, values in replaced.items():
-            flat[name].copy_(values)
+            parameters[name].data.copy_(values)
+
+
+def _put(parameter: nn.Parameter, index: Tensor, values: Tensor) -> None:
+    """Values at these places, wherever the parameter is by now."""
+    flat = parameter.detach().view(-1)
+    flat.index_copy_(0, index.to(flat.device), values.to(flat))
 
 
 def _all_names(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -145,6 +169,9 @@ def _with_names_of(delta: SparseDelta, model: nn.Module) -> SparseDelta:
     """The delta in which a parameter that is tied in the model has one name, that of the model."""
     own = {id(parameter): name for name, parameter in model.named_parameters()}
     names = {name: own[id(parameter)] for name, parameter in _all_names(model).items()}
+    for name in delta.changes:
+        if sum(names.get(other) == names.get(name, name) for other in delta.changes) > 1:
+            raise ValueError(f"deltas: {name!r} is tied to another parameter here that the delta changes as well")
     changes = {names.get(name, name): change for name, change in delta.changes.items()}
     return SparseDelta(changes, {names.get(name, name): values for name, values in delta.whole.items()})
 
@@ -152,12 +179,13 @@ def _with_names_of(delta: SparseDelta, model: nn.Module) -> SparseDelta:
 def save_delta(path: str | Path, delta: SparseDelta) -> None:
     """Writes a delta as safetensors, whole or not at all; places as int32 where these suffice."""
     tensors = {}
-    for name, (index, values) in delta.changes.items():
+    for name, (index, values, _) in delta.changes.items():
         small = not len(index) or int(index.max()) < 2**31
         tensors[f"index:{name}"] = index.to(torch.int32 if small else torch.int64).cpu().contiguous()
         tensors[f"value:{name}"] = values.cpu().contiguous()
+    shapes = {name: change.shape for name, change in delta.changes.items()}
     tensors |= {f"whole:{name}": values.cpu().contiguous() for name, values in delta.whole.items()}
-    write_bytes_atomic(Path(path), save(tensors, {"format": _FORMAT}))
+    write_bytes_atomic(Path(path), save(tensors, {"format": _FORMAT, "shapes": json.dumps(shapes)}))
 
 
 def load_delta(path: str | Path) -> SparseDelta:
@@ -172,12 +200,16 @@ def load_delta(path: str | Path) -> SparseDelta:
     found: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
     try:
         with safe_open(str(path), "pt") as file:
-            if (file.metadata() or {}).get("format") != _FORMAT:
+            about = file.metadata() or {}
+            if about.get("format") != _FORMAT:
                 raise ValueError("it holds something else")
+            shapes = json.loads(about["shapes"])
             for key in file.keys():  # noqa: SIM118 (it is no dict)
                 kind, _, name = key.partition(":")
                 found[kind][name] = file.get_tensor(key)
     except (SafetensorError, ValueError, KeyError) as error:
         raise ValueError(f"path: {path} is damaged or holds no delta ({error}); save it again") from error
-    changes = {name: (index.long(), found["value"][name]) for name, index in found["index"].items()}
+    changes = {
+        name: Change(index.long(), found["value"][name], tuple(shapes[name])) for name, index in found["index"].items()
+    }
     return SparseDelta(changes, found["whole"])

@@ -1,6 +1,6 @@
 """The order of training in which every batch is of one language."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -14,7 +14,7 @@ ORDERS = ("round-robin", "proportional", "temperature")
 def check_order(order: str, temperature: float) -> None:
     """Raises ValueError if `order` is none of these, or the temperature not above 0."""
     one_of("order", order, ORDERS)
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature={temperature}: a number above 0 would be right")
 
 
@@ -23,11 +23,13 @@ class ByLanguage(Sampler[list[int]]):
 
     Args:
         rows: The examples.
-        batch_size: Examples per batch; the last ones of a language may be fewer.
+        batch_size: Examples per batch, about: there are as many batches as mixed ones would be, divided among the
+            languages by their numbers of examples, and those of a language are equally large.
         seed: With the epoch, decides the order, and the masking for masked language modelling.
-        order: "round-robin" (a batch of each language in turn, in a new order each round, as long as it has some),
-            "proportional" (all batches of all languages in random order) or "temperature" (as many batches; the
-            language of each is drawn with probability n^(1/T), n being its examples, which start anew when used up).
+        order: "round-robin" (a batch of each language in turn, in a new order each round; those of a language with
+            fewer are spread evenly), "proportional" (all batches of all languages in random order) or "temperature" (as
+            many; the language of each is drawn with probability n^(1/T), n being its examples, which start anew when
+            used up).
         temperature: T; 1 is proportional in the mean, more favours languages with few examples.
 
     Raises:
@@ -42,7 +44,7 @@ class ByLanguage(Sampler[list[int]]):
         self.order, self.temperature = order, temperature
         languages = np.array(rows.languages)
         self.places = [np.flatnonzero(languages == one) for one in dict.fromkeys(rows.languages)]
-        self.counts = [-(-len(places) // batch_size) for places in self.places]
+        self.counts = _shared_out(-(-len(rows) // batch_size), [len(places) for places in self.places])
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -54,26 +56,38 @@ class ByLanguage(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         self.rows.start_epoch(rng)
-        waiting = [self._batches(places, rng) for places in self.places]
+        sources = list(zip(self.places, self.counts, strict=True))
+        waiting = [self._batches(*source, rng) for source in sources]
         for number in self._turns(rng):
             if not waiting[number]:
-                waiting[number] = self._batches(self.places[number], rng)
+                waiting[number] = self._batches(*sources[number], rng)
             yield waiting[number].pop().tolist()
 
-    def _batches(self, places: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    def _batches(self, places: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
         """A language's examples in batches, in random order."""
         shuffled = rng.permutation(places)
         by_length = shuffled[np.argsort(self.rows.lengths[shuffled], kind="stable")]
-        batches = [by_length[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
-        return [batches[i] for i in rng.permutation(len(batches))]
+        batches = np.array_split(by_length, count)
+        return [batches[i] for i in rng.permutation(count)]
 
     def _turns(self, rng: np.random.Generator) -> np.ndarray:
         """Number of the language of each batch."""
         numbers = np.arange(len(self.places))
         if self.order == "temperature":
-            weights = np.array([len(places) for places in self.places]) ** (1 / self.temperature)
+            sizes = np.array([len(places) for places in self.places])
+            weights = (sizes / sizes.max()) ** (1 / self.temperature)
             return rng.choice(numbers, size=len(self), p=weights / weights.sum())
+        everyone = np.repeat(numbers, self.counts)
         if self.order == "proportional":
-            return rng.permutation(np.repeat(numbers, self.counts))
-        rounds = [[n for n in rng.permutation(numbers) if self.counts[n] > turn] for turn in range(max(self.counts))]
-        return np.concatenate(rounds).astype(int)
+            return rng.permutation(everyone)
+        when = np.concatenate([(np.arange(count) + rng.random(count)) / count for count in self.counts])
+        return everyone[np.argsort(when)]
+
+
+def _shared_out(total: int, sizes: Sequence[int]) -> list[int]:
+    """So many batches, at least one each, divided in proportion to sizes by the largest remainders."""
+    exact = np.array(sizes) * total / sum(sizes)
+    counts = np.maximum(1, exact.astype(int))
+    for number in np.argsort(counts - exact, kind="stable")[: max(0, total - int(counts.sum()))]:
+        counts[number] += 1
+    return counts.tolist()

@@ -1,6 +1,5 @@
 """Sparse fine-tuning: a batch of a language runs through its mask, and moves only the weights of the mask."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from xsub_utils.settings import Settings
 from xsub_utils.sft.order import ByLanguage, check_order
 from xsub_utils.sft.updates import SubnetworkAdamW, in_pieces
 from xsub_utils.trainer import EpochTrainer, Rows
-from xsub_utils.weight_masks import WeightMask, check_weight_mask, weight_mask_applied
+from xsub_utils.weight_masks import WeightMask, check_weight_mask, mask_digest, weight_mask_applied
 
 Mask = Tensor | Mapping[str, Tensor]  # of heads, (layers, heads), or of weights
 OUTSIDE = ("shared", "frozen")
@@ -46,6 +45,7 @@ def sparse_finetune(
     Every batch is of one language. Its loss is that of the model through the language's mask, and the step changes
     nothing but the weights of the mask and, unless they are frozen, those that belong to no head. A killed run goes
     on, and a complete one is left as it is, as in `finetune`; the folder looks the same and is read in the same ways.
+    There are as many steps as in `finetune`.
 
     Args:
         task, encoder, seed, languages, settings, progress: As in `finetune`: the same model, heads and initial weights.
@@ -56,17 +56,19 @@ def sparse_finetune(
         through: Whether a batch also runs through its mask, all else being zero; if not, the masks only say what
             moves, as in LT-SFT.
         outside: What happens to parameters that the masks do not name (of head masks: all that belongs to no head):
-            "shared" (every batch moves them) or "frozen"; the task head is never frozen.
+            "shared" (every batch moves them) or "frozen"; the task head is never frozen, but for what it ties to the
+            encoder.
         order: Of the batches: "round-robin", "proportional" or "temperature"; see `ByLanguage`.
         temperature: For the last of these.
 
     Returns:
-        `out`, as in `finetune`; the scores in `scores.csv` are those through the mask of each language, if `through`.
+        `out`, as in `finetune`; the scores in `scores.csv` are those through the mask of each language that has one, if
+        `through`.
 
     Raises:
-        ValueError: If a language has no mask, a mask has another shape than the model or keeps nothing, more than one
-            device would be used, or the precision is fp16, whose scaled gradients are not those of the weights; and as
-            in `finetune`.
+        ValueError: If a language has no mask, a mask is of no language of the task, has another shape than the model
+            or keeps nothing, there are several GPUs, among which batches would be divided, or the precision is fp16,
+            whose gradients are scaled; and as in `finetune`.
 
     Source: Choenni et al. 2024, section 3 (head masks); Ansell et al. 2022, section 3 (weight masks, `through=False`).
     """
@@ -74,6 +76,10 @@ def sparse_finetune(
     one_of("outside", outside, OUTSIDE)
     if settings is not None and settings.precision == "fp16":
         raise ValueError("settings: precision='fp16' scales gradients; 'auto', 'bf16' or 'fp32' would be right")
+    if torch.cuda.device_count() > 1:
+        raise ValueError(
+            f"device: {torch.cuda.device_count()} GPUs would mix languages; set CUDA_VISIBLE_DEVICES to one"
+        )
     by_language = _by_language(masks, task.languages)
     plan = {"through": through, "outside": outside, "order": order, "temperature": temperature}
 
@@ -85,7 +91,7 @@ def sparse_finetune(
         make = partial(SparseTrainer, subnetworks=found, shared=outside == "shared", order=(order, temperature))
         return Ways(make, lambda language: found[language].entered(model) if language in found else nullcontext())
 
-    more = {"masks": {language: _digest(mask) for language, mask in by_language.items()}, **plan}
+    more = {"masks": {language: mask_digest(mask) for language, mask in by_language.items()}, **plan}
     return run(task, encoder, seed, out, languages, settings, progress, ways, more)
 
 
@@ -116,8 +122,14 @@ class Subnetwork:
             raise ValueError(f"masks: that of {language!r} keeps nothing, so its batches would move no subnetwork")
         if isinstance(mask, Tensor):
             return cls(mask, head_weights(model, mask), through)
-        check_weight_mask(model, mask, "masks")
-        return cls(None, mask, through)
+        parameters = check_weight_mask(model, mask, "masks")
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        return cls(None, {names[id(parameters[name])]: one for name, one in mask.items()}, through)
+
+    def to(self, device: torch.device) -> "Subnetwork":
+        """The same on a device."""
+        heads = None if self.heads is None else self.heads.to(device)
+        return Subnetwork(heads, {name: one.to(device) for name, one in self.weights.items()}, self.through)
 
     @contextmanager
     def entered(self, model: nn.Module) -> Iterator[None]:
@@ -145,17 +157,13 @@ class SparseTrainer(EpochTrainer):
         shared: bool,
         order: tuple[str, float],
     ):
-        devices = args.world_size * max(1, args.n_gpu)
-        if devices > 1:
-            raise ValueError(
-                f"sparse_finetune: on {devices} devices batches would mix; set CUDA_VISIBLE_DEVICES to one"
-            )
-        self.languages = list(dict.fromkeys(rows.languages))
-        self.subnetworks = {language: subnetworks[language] for language in self.languages}
+        super().__init__(model, args, rows, callbacks)  # brings the model to its device
+        device = next(model.parameters()).device
+        self.languages, self.batch_order = list(dict.fromkeys(rows.languages)), order
+        self.subnetworks = {language: subnetworks[language].to(device) for language in self.languages}
         self.moves = _moves(model, self.subnetworks, shared)
-        self.batch_order = order
+        self.named = dict(model.named_parameters())
         rows.tensors["language"] = torch.tensor([self.languages.index(one) for one in rows.languages])
-        super().__init__(model, args, rows, callbacks)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of one language each."""
@@ -192,41 +200,40 @@ class SparseTrainer(EpochTrainer):
 
     def _clear(self, moves: WeightMask) -> None:
         """Gradients of weights that this step does not move, lest clipping count them."""
-        parameters = dict(self.model.named_parameters())
         for name, mask in moves.items():
-            if parameters[name].grad is not None:
-                parameters[name].grad.mul_(mask.to(parameters[name].grad))
+            if self.named[name].grad is not None:
+                self.named[name].grad.mul_(mask)
 
 
 def _moves(model: nn.Module, subnetworks: Mapping[str, Subnetwork], shared: bool) -> dict[str, WeightMask]:
     """Language → which weights its batches move, where these are not all; what nobody moves needs no gradient."""
     named = {name for one in subnetworks.values() for name in one.weights}
-    inside = f"{model.base_model_prefix}."
+    inside = {id(parameter) for parameter in model.base_model.parameters()}
     outside = {}
     for name, parameter in model.named_parameters():
-        common = shared or not name.startswith(inside)
+        common = shared or id(parameter) not in inside
         if name in named:
-            outside[name] = torch.tensor(common).expand(parameter.shape)
+            outside[name] = torch.tensor(common, device=parameter.device).expand(parameter.shape)
         elif not common:
             parameter.requires_grad_(False)
     return {language: {**outside, **one.weights} for language, one in subnetworks.items()}
 
 
-def _by_language(masks: Mapping[str, Mask] | Mask, languages: Sequence[str]) -> dict[str, Mask]:
-    """Language → mask, also if one serves all: a mask of heads, or of weights."""
-    one_for_all = isinstance(masks, Tensor) or (bool(masks) and not set(masks) & set(languages) and _is_weights(masks))
-    return dict.fromkeys(languages, masks) if one_for_all else dict(masks)
+def _by_language(masks: object, languages: Sequence[str]) -> dict[str, Mask]:
+    """Language → mask, also if one serves all: a mask of heads, or of weights.
 
-
-def _is_weights(masks: Mapping) -> bool:
-    return all(isinstance(one, Tensor) and "." in name for name, one in masks.items())
-
-
-def _digest(mask: Mask) -> str:
-    """Tells a mask from any other."""
-    parts = {"heads": mask} if isinstance(mask, Tensor) else mask
-    found = hashlib.sha256()
-    for name in sorted(parts):
-        found.update(f"{name} {tuple(parts[name].shape)}".encode())
-        found.update(parts[name].contiguous().numpy(force=True).tobytes())
-    return found.hexdigest()[:16]
+    Raises:
+        ValueError: If something is no mask, or its language none of the task.
+    """
+    names = set(masks) if isinstance(masks, Mapping) else set()
+    if isinstance(masks, Tensor) or (names and not names & set(languages) and all("." in name for name in names)):
+        masks = dict.fromkeys(languages, masks)
+    if not isinstance(masks, Mapping):
+        raise ValueError(f"masks: {type(masks).__name__}; a bool tensor, or one for each language, would be right")
+    for language, mask in masks.items():
+        one_of("masks: language", language, languages)
+        parts = mask.values() if isinstance(mask, Mapping) else [mask]
+        kinds = [one.dtype if isinstance(one, Tensor) else type(one).__name__ for one in parts]
+        if wrong := [kind for kind in kinds if kind != torch.bool]:
+            raise ValueError(f"masks: that of {language!r} is of {wrong[0]}; a bool tensor would be right")
+    return dict(masks)

@@ -1,46 +1,41 @@
 """AdamW that moves only the weights of one language's mask.
 
-Zeroed gradients do not stop AdamW: momentum and weight decay go on moving a weight. So weights are divided into pieces
-by the set of languages that update them. A piece is a parameter of the optimiser in its own right, with moments and a
-count of steps of its own; in a step of a language it is either there or it is not. Each weight sees exactly the AdamW
-that it would see if there were no batches but those of its languages.
+Zeroed gradients do not stop AdamW: momentum and weight decay go on moving a weight. So the weights of a parameter are
+divided into pieces by the set of languages that update them. A piece is a parameter of the optimiser in its own right,
+with moments and a count of steps of its own; in a step of a language it is either there or it is not. So each weight
+has the AdamW of its own languages' batches; learning rate and clipping are those of the whole course.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from xsub_utils.weight_masks import WeightMask
 
+_MOST = 62  # languages, each a bit of a number
+
 
 class Piece:
-    """Weights that the same languages update, out of any number of parameters, as one vector."""
+    """Weights of one parameter that the same languages update, as a vector."""
 
-    def __init__(self, languages: frozenset[str], places: Sequence[tuple[nn.Parameter, Tensor]]):
-        self.languages, self.places = languages, places
-        self.sizes = [len(index) for _, index in places]
-        self.values = nn.Parameter(self._gathered([parameter.detach() for parameter, _ in places]))
+    def __init__(self, languages: frozenset[str], parameter: nn.Parameter, index: Tensor):
+        self.languages, self.parameter, self.index = languages, parameter, index
+        self.values = nn.Parameter(self._gathered(parameter))
 
-    def _gathered(self, tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat([tensor.view(-1)[index] for tensor, (_, index) in zip(tensors, self.places, strict=True)])
+    def _gathered(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().reshape(-1).index_select(0, self.index)
 
     def collect(self) -> None:
-        """Takes values and gradients from the model."""
-        parameters = [parameter for parameter, _ in self.places]
-        self.values.data.copy_(self._gathered([parameter.detach() for parameter in parameters]))
-        self.values.grad = self._gathered([_gradient(parameter) for parameter in parameters])
+        """Takes values and gradients from the model; none where the loss does not depend on the parameter."""
+        self.values.data = self._gathered(self.parameter)
+        gradient = self.parameter.grad
+        self.values.grad = None if gradient is None else self._gathered(gradient)
 
     def give_back(self) -> None:
         """Puts the new values into the model."""
-        for (parameter, index), values in zip(self.places, self.values.detach().split(self.sizes), strict=True):
-            parameter.detach().view(-1).index_copy_(0, index, values)
+        self.parameter.detach().view(-1).index_copy_(0, self.index, self.values.detach())
         self.values.grad = None
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.contiguous()
 
 
 class SubnetworkAdamW(torch.optim.AdamW):
@@ -70,32 +65,31 @@ def in_pieces(
     Args:
         parameters: Name → parameter.
         masks: Language → which weights it updates; of parameters that are not named, all.
+
+    Raises:
+        ValueError: If there are more than 62 languages.
     """
+    if len(masks) > _MOST:
+        raise ValueError(f"masks: of {len(masks)} languages; at most {_MOST} can be told apart")
     whole: list[nn.Parameter] = []
-    places: dict[frozenset[str], list] = defaultdict(list)
+    pieces: list[Piece] = []
     for name, parameter in parameters.items():
-        found = _divided(parameter, {language: mask.get(name, True) for language, mask in masks.items()})
-        if found is None:
+        given = {language: mask[name] for language, mask in masks.items() if name in mask}
+        if all(mask.all() for mask in given.values()):
             whole.append(parameter)
         else:
-            for languages, index in found.items():
-                places[languages].append((parameter, index))
-    return whole, [Piece(languages, some) for languages, some in places.items()]
+            pieces += _divided(parameter, [given.get(language) for language in masks], list(masks))
+    return whole, pieces
 
 
-def _divided(parameter: nn.Parameter, masks: Mapping[str, Tensor | bool]) -> dict[frozenset[str], Tensor] | None:
-    """Set of languages → places of the weights that just these update; None if all of them update all."""
+def _divided(parameter: nn.Parameter, masks: Sequence[Tensor | None], languages: Sequence[str]) -> Iterator[Piece]:
+    """Pieces of a parameter by the languages that update them; None stands for all of it."""
     code = torch.zeros(parameter.numel(), dtype=torch.int64, device=parameter.device)
-    for number, mask in enumerate(masks.values()):
-        code += (mask.reshape(-1).to(code) if isinstance(mask, Tensor) else int(mask)) << number
-    languages = list(masks)
-    everyone = 2 ** len(languages) - 1
-    codes = [one for one in torch.unique(code).tolist() if one]
-    if codes == [everyone] and bool((code == everyone).all()):
-        return None
-    return {
-        frozenset(language for number, language in enumerate(languages) if one >> number & 1): (
-            (code == one).nonzero().flatten()
-        )
-        for one in codes
-    }
+    for number, mask in enumerate(masks):
+        code += 1 << number if mask is None else mask.reshape(-1).to(code) << number
+    order = code.argsort(stable=True)
+    codes, counts = torch.unique_consecutive(code[order], return_counts=True)
+    for one, index in zip(codes.tolist(), order.split(counts.tolist()), strict=True):
+        if one:
+            of = frozenset(language for number, language in enumerate(languages) if one >> number & 1)
+            yield Piece(of, parameter, index)

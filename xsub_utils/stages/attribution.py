@@ -39,7 +39,13 @@ class Attributed(NamedTuple):
 
 
 def shares(
-    study: Study, task: str, seed: int, plan: Plan, folder: Path | None = None, conditions: Sequence[str] = ALL
+    study: Study,
+    task: str,
+    seed: int,
+    plan: Plan,
+    folder: Path | None = None,
+    conditions: Sequence[str] = ALL,
+    own: Mapping[str, Tensor] | None = None,
 ) -> pd.DataFrame:
     """Share of each training language among the most positive and most negative examples of every test example.
 
@@ -48,6 +54,7 @@ def shares(
         plan: What is attributed to what.
         folder: Another model whose predictions are attributed; by default the same.
         conditions: Sets of heads that are wanted.
+        own: Language -> its subnetwork, if not as notebook 02 finds it.
 
     Returns:
         task, seed, condition (of the heads, see `controls`), whose (language that they were chosen for), kept (share
@@ -58,7 +65,7 @@ def shares(
     folder = folder or study.model_folder(task, seed)
     rates = learning_rates(folder)
     parts = []
-    for mask in sets_of_heads(study, task, seed, plan, folder, conditions):
+    for mask in sets_of_heads(study, task, seed, plan, folder, conditions, own):
         found = attributed(study, task, seed, mask.gates, mask.languages, plan, folder)
         views = {0: found.scores.sum(0)}
         if mask.condition in CONDITIONS:
@@ -147,6 +154,42 @@ def attributed(
     stored = store.get_or_build("influence", key, build, code=[tracin], resume=True)
     columns = ["id", "language", *(["label"] if "label" in test else [])]
     return Attributed(test[columns], train[columns], torch.from_numpy(np.load(stored / "scores.npy")))
+
+
+def attributed_each(
+    study: Study,
+    task: str,
+    seed: int,
+    test_heads: Mapping[str, Tensor],
+    train_heads: Mapping[str, Tensor],
+    plan: Plan,
+    folder: Path,
+) -> Attributed:
+    """Scores with every test and every training example through heads of its own language's; stored.
+
+    Args:
+        study, task, seed, plan: As for `attributed`.
+        test_heads, train_heads: Language -> heads of its examples.
+        folder: Of the model.
+    """
+    test, train = _examples(study, task, seed, plan)
+
+    def build(out) -> None:
+        sides = (_through(study, task, rows, heads) for rows, heads in ((train, train_heads), (test, test_heads)))
+        np.save(out / "scores.npy", tracin.influence(_checkpoints(folder), *sides).by_checkpoint.numpy())
+
+    heads = [{code: _plain(mask) for code, mask in one.items()} for one in (test_heads, train_heads)]
+    key = _key(study, task, folder, None, test, train) | {"each": store.digest(heads)}
+    stored = store.get_or_build("influence", key, build, code=[tracin])
+    columns = ["id", "language", *(["label"] if "label" in test else [])]
+    return Attributed(test[columns], train[columns], torch.from_numpy(np.load(stored / "scores.npy")))
+
+
+def _through(study: Study, task: str, rows: pd.DataFrame, heads: Mapping[str, Tensor]) -> list[dict]:
+    """Batches of examples, each with the heads of its language."""
+    batches = batches_of(study, study.task(task), rows)
+    gates = torch.stack([heads[code] for code in rows["language"]]).split([len(batch["labels"]) for batch in batches])
+    return [batch | {"gates": some} for batch, some in zip(batches, gates, strict=True)]
 
 
 def _influence(study: Study, task: str, folder: Path, gates, test: pd.DataFrame, train: pd.DataFrame, **options):

@@ -1,6 +1,6 @@
 """Notebook 05, the sets of heads: subnetworks, and controls that are as large or as accurate but made for nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +56,13 @@ class Mask(NamedTuple):
 
 
 def sets_of_heads(
-    study: Study, task: str, seed: int, plan: Plan, folder: Path | None = None, conditions: Sequence[str] = ALL
+    study: Study,
+    task: str,
+    seed: int,
+    plan: Plan,
+    folder: Path | None = None,
+    conditions: Sequence[str] = ALL,
+    own: Mapping[str, Tensor] | None = None,
 ) -> Iterator[Mask]:
     """Every set of heads that is looked at; controls on the language that they were made for.
 
@@ -67,16 +73,24 @@ def sets_of_heads(
         plan: What is attributed to what.
         folder: Another model, in which heads are as accurate; by default the same.
         conditions: Those that are wanted.
+        own: Language -> its subnetwork; by default as notebook 02 finds it.
     """
-    found = _every_set(study, task, seed, plan, folder or study.model_folder(task, seed), conditions)
+    own = own or states.subnetworks(study, task, seed, plan.mask_seeds[0])
+    found = _every_set(study, task, seed, plan, folder or study.model_folder(task, seed), conditions, own)
     return (mask for mask in found if mask.condition in conditions)
 
 
 def _every_set(
-    study: Study, task: str, seed: int, plan: Plan, folder: Path, conditions: Sequence[str]
+    study: Study,
+    task: str,
+    seed: int,
+    plan: Plan,
+    folder: Path,
+    conditions: Sequence[str],
+    own: Mapping[str, Tensor],
 ) -> Iterator[Mask]:
     first, *more = plan.mask_seeds
-    languages, own = tuple(study.languages), states.subnetworks(study, task, seed, first)
+    languages = tuple(study.languages)
     again = states.subnetworks(study, task, seed, more[0]) if more else {}
     yield Mask(FULL, "", None, languages)
     for language, mask in own.items():
@@ -88,7 +102,7 @@ def _every_set(
         yield Mask(SHUFFLED, language, masks.shuffle_mask(mask, "within", first), (language,))
         yield Mask(RANDOM, language, masks.random_mask(mask, first), (language,))
         if MATCHED in conditions:  # takes time to find
-            yield Mask(MATCHED, language, as_accurate(study, task, seed, language, first, folder), (language,))
+            yield Mask(MATCHED, language, as_accurate(study, task, language, first, folder, mask), (language,))
         yield from _searched(study, task, seed, language, first)
     for number, share in enumerate(plan.sizes):
         yield Mask(ANY, "", masks.random_mask(_keeping(round(share * mask.numel()), mask), number), languages)
@@ -104,13 +118,13 @@ def _searched(study: Study, task: str, seed: int, language: str, mask_seed: int)
         yield Mask(SEARCHED, language, half, (language,))
 
 
-def as_accurate(study: Study, task: str, seed: int, language: str, mask_seed: int, folder: Path) -> Tensor:
+def as_accurate(study: Study, task: str, language: str, mask_seed: int, folder: Path, own: Tensor) -> Tensor:
     """Random heads, at least as many as in a language's subnetwork, whose score is nearest to that of the subnetwork.
 
-    Subnetworks are those of the study's model; scores are those of the model of `folder` on the stop split, as in the
-    search itself; of equally near masks the one with fewest heads.
+    Scores are those of the model of `folder` on the stop split, as in the search itself; of equally near masks the one
+    with fewest heads. The nearest of what was tried may still be some way off.
     """
-    data, own = study.task(task), states.subnetworks(study, task, seed, mask_seed)[language]
+    data = study.task(task)
 
     def build(out: Path) -> None:
         model, stop = load_model(folder), study.batches(task, "stop", language, mask_seed)

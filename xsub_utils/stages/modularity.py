@@ -9,9 +9,9 @@ from torch import Tensor
 
 from xsub_utils import masks
 from xsub_utils.stages import controls, sparse
-from xsub_utils.stages.attribution import attributed, ranked, shares
+from xsub_utils.stages.attribution import attributed, attributed_each, ranked, shares
 from xsub_utils.stages.specialisation import cross_language
-from xsub_utils.statistics import bootstrap_interval
+from xsub_utils.statistics import crossed_interval
 from xsub_utils.study import Study
 
 _CONTROLS = {
@@ -22,8 +22,7 @@ _CONTROLS = {
     controls.MATCHED: "random, as accurate",
 }
 FEW = (controls.FULL, controls.OWN, controls.RANDOM)
-TRAINED = "heads trained through"
-RESAMPLES = 1000
+TRAINED, EACH, SWAPPED = "heads trained through", "each through its own", "each, training data through others'"
 UNIT = ["task", "seed", "language"]
 
 
@@ -38,17 +37,34 @@ def influences(
         conditions: Sets of heads that are looked at in `sparse.OWN`; in the others all heads and own ones only.
 
     Returns:
-        As `attribution.shares`, with a column variant. Test and training examples are the same for all variants, those
-        that the fully fine-tuned model has right. Of `sparse.RANDOM` the heads are those that it was trained through
-        (on other languages' examples, "another language's").
+        As `attribution.shares`, with a column variant. Test and training examples are the same for all variants. Of
+        `sparse.RANDOM` the heads are those that it was trained through (on other languages' examples, "another
+        language's"). In most conditions training examples run through the same heads as the test example; in two, as
+        in sparse fine-tuning itself, through those of their own language ("each through its own"), or for comparison
+        through those of another one.
     """
-    parts = []
+    own, parts = sparse.subnetworks(study, task, seed), []
     for variant in (sparse.FULL, sparse.ONE_LANGUAGE, sparse.OWN):
         folder = sparse.folder(study, task, seed, variant)
         looked_at = conditions if variant == sparse.OWN else (controls.FULL, controls.OWN)
-        parts.append(shares(study, task, seed, plan, folder, looked_at).assign(variant=variant))
+        parts.append(shares(study, task, seed, plan, folder, looked_at, own).assign(variant=variant))
+    for variant in sparse.MAIN:
+        heads = sparse.heads_of(study, task, seed, variant) if variant == sparse.RANDOM else own
+        parts.append(_each(study, task, seed, plan, variant, heads).assign(variant=variant))
     parts.append(_through(study, task, seed, plan, sparse.RANDOM).assign(variant=sparse.RANDOM))
     return pd.concat(parts, ignore_index=True)
+
+
+def _each(
+    study: Study, task: str, seed: int, plan: controls.Plan, variant: str, heads: Mapping[str, Tensor]
+) -> pd.DataFrame:
+    """Every example through the heads of its own language; and training examples through those of another one."""
+    folder, parts = sparse.folder(study, task, seed, variant), []
+    for condition, train in ((EACH, heads), (SWAPPED, sparse.others(heads))):
+        found = attributed_each(study, task, seed, heads, train, plan, folder)
+        views = {0: found.scores.sum(0), **{epoch: one for epoch, one in enumerate(found.scores, 1)}}
+        parts.append(ranked(found, views, plan.top).assign(condition=condition, whose="", kept=np.nan))
+    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
 
 
 def _through(study: Study, task: str, seed: int, plan: controls.Plan, variant: str) -> pd.DataFrame:
@@ -127,7 +143,8 @@ def summary(own: pd.DataFrame) -> pd.DataFrame:
         own: From `own_shares`.
 
     Returns:
-        task ("all" too), variant, condition, mean, low, high: 95 % intervals of a bootstrap over models and languages.
+        task ("all" too), variant, condition, mean, low, high: 95 % intervals of a bootstrap over seeds and languages,
+        crossed (`crossed_interval`).
     """
     some = own[own["epoch"] == 0].replace({"condition": {controls.FULL: "all heads"}})
     return _estimated(some.assign(what=some["variant"] + "|" + some["condition"]), "share")
@@ -152,11 +169,16 @@ def differences(own: pd.DataFrame) -> pd.DataFrame:
             for condition, name in _CONTROLS.items()
             if condition in tuned
         },
-        "whole: sparse − full": tuned[controls.FULL] - full[controls.FULL],
         "whole: one language a batch − full": one[controls.FULL] - full[controls.FULL],
-        "own heads: sparse − full": tuned[controls.OWN] - full[controls.OWN],
-        "own heads: sparse − sparse, random heads": tuned[controls.OWN] - drawn[TRAINED],
+        "whole: sparse − one language a batch": tuned[controls.FULL] - one[controls.FULL],
+        "own heads: sparse − one language a batch": tuned[controls.OWN] - one[controls.OWN],
+        "sparse, random heads: trained through − whole": drawn[TRAINED] - drawn[controls.FULL],
         "sparse, random heads: trained through − another's": drawn[TRAINED] - drawn[controls.OTHER],
+        "each through its own: sparse − one language a batch": tuned[EACH] - one[EACH],
+        **{
+            f"each through its own − others': {name}": of[EACH] - of[SWAPPED]
+            for name, of in (("one language a batch", one), ("sparse", tuned), ("sparse, random heads", drawn))
+        },
     }
     table = pd.concat(
         [values.rename("value").reset_index().assign(what=what) for what, values in asked.items()], ignore_index=True
@@ -165,16 +187,34 @@ def differences(own: pd.DataFrame) -> pd.DataFrame:
 
 
 def _estimated(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Mean of each `what`, over models and languages, for each task and for all."""
+    """Mean of each `what`, over seeds and languages, for each task and for all."""
     rows, tasks = [], list(dict.fromkeys(table["task"]))
     for task in [*tasks, *(["all"] if len(tasks) > 1 else [])]:
         of_task = table if task == "all" else table[table["task"] == task]
         for what, some in of_task.groupby("what", sort=False):
-            unit = some["task"] + "|" + some["seed"].astype(str) + "|" + some["language"]
-            found = bootstrap_interval(some[value].to_numpy(), np.mean, groups=unit.to_numpy(), resamples=RESAMPLES)
             variant, _, condition = what.partition("|")
-            rows.append((task, what, variant, condition, *found))
+            wide = some.pivot_table(index=["task", "seed"], columns="language", values=value)
+            strata = [part.to_numpy() for _, part in wide.groupby(level="task", sort=False)]
+            most = max(map(len, strata))
+            cells = np.full((len(strata), most, wide.shape[1]), np.nan)
+            for place, part in enumerate(strata):
+                cells[place, : len(part)] = part
+            rows.append((task, what, variant, condition, *crossed_interval(cells)))
     return pd.DataFrame(rows, columns=["task", "what", "variant", "condition", "mean", "low", "high"])
+
+
+def control_scores(study: Study, task: str, seed: int, plan: controls.Plan, conditions: Sequence[str]) -> pd.DataFrame:
+    """Score of the sparse model through the sets of heads that are looked at: task, seed, condition, language, score.
+
+    Random heads are only as accurate as the nearest of those that were tried.
+    """
+    folder, own = sparse.folder(study, task, seed, sparse.OWN), sparse.subnetworks(study, task, seed)
+    parts = []
+    for mask in controls.sets_of_heads(study, task, seed, plan, folder, conditions, own):
+        table = sparse.scored(study, task, folder, {mask.condition: dict.fromkeys(mask.languages, mask.gates)})
+        other = table["language"].ne(mask.whose) & (mask.condition == controls.OWN)
+        parts.append(table.assign(condition=table["heads"].mask(other, controls.OTHER)).drop(columns="heads"))
+    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
 
 
 def across_languages(
@@ -224,9 +264,10 @@ def dials(
         difficulties: Of MiniBabel; other data have none.
 
     Returns:
-        task, seed, dial ("sparsity", "retention", "difficulty"), value, variant ("full" or "sparse, own heads"), kept
-        (share of the heads, mean over languages), language, score (through own heads), whole (score of the whole
-        model), share (of the own language, through own heads).
+        task, seed, dial ("sparsity", "retention", "difficulty"), value, variant ("full", "sparse, own heads", and over
+        sparsities "sparse, random heads"), kept (share of the heads, mean over languages), language, score (through own
+        heads, or the random ones trained through), whole (score of the whole model), share (of the own language,
+        through the same heads).
     """
     tried = [("sparsity", one, study, {"kept": 1 - one}) for one in sparsities]
     tried += [("retention", one, study, {"retain": one}) for one in thresholds]
@@ -234,15 +275,15 @@ def dials(
         tried += [("difficulty", one, replace(study, difficulty=one), {}) for one in difficulties]
     parts = []
     for dial, value, of, which in tried:
-        for variant in (sparse.FULL, sparse.OWN):
+        for variant in (sparse.FULL, sparse.OWN, *([sparse.RANDOM] if dial == "sparsity" else [])):
             table = _at(of, task, seed, plan, variant, which)
             parts.append(table.assign(dial=dial, value=value, variant=variant))
     return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
 
 
 def _at(study: Study, task: str, seed: int, plan: controls.Plan, variant: str, which: dict) -> pd.DataFrame:
-    own = sparse.subnetworks(study, task, seed, **which)
-    folder = sparse.folder(study, task, seed, variant, **(which if variant == sparse.OWN else {}))
+    own = sparse.heads_of(study, task, seed, variant, **which)
+    folder = sparse.folder(study, task, seed, variant, **(which if variant != sparse.FULL else {}))
     views = {"score": own, "whole": dict.fromkeys(study.languages)}
     found = sparse.scored(study, task, folder, views).pivot(index="language", columns="heads", values="score")
     shares_of = {code: _own_share(study, task, seed, plan, folder, code, mask) for code, mask in own.items()}

@@ -6,7 +6,7 @@ take as many steps.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import nan
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from xsub_utils import masks, settings, sft, store, weight_masks
 from xsub_utils.encoders import load_encoder
 from xsub_utils.evaluate import evaluate
+from xsub_utils.names import one_of
 from xsub_utils.stages import pruning
 from xsub_utils.study import Study, encoder_identity, load_model, stored_table
 
@@ -50,7 +51,8 @@ def folder(
     chosen = tuple(languages or study.languages)
     if variant == FULL:
         return study.model_folder(task, seed, chosen)
-    found = _masks(study, task, seed, variant, retain, kept, chosen)
+    one_of("variant", variant, VARIANTS)
+    make = partial(_masks, study, task, seed, variant, retain, kept, chosen)
     data, encoder = study.task(task), study.encoder_folder()
     course = settings.preset(study.preset, data)
     course = replace(course, epochs=study.epochs) if study.epochs else course
@@ -62,12 +64,12 @@ def folder(
         "seed": seed,
         "languages": list(chosen),
         "settings": asdict(course),
-        "masks": store.digest(_plain(found)),
+        "masks": _identity(study, task, seed, variant, chosen) if whole else weight_masks.mask_digest(make()),
         **options,
     }
 
     def build(out: Path) -> None:
-        sft.sparse_finetune(data, encoder, seed, out, found, languages=list(chosen), settings=course, **options)
+        sft.sparse_finetune(data, encoder, seed, out, make(), languages=list(chosen), settings=course, **options)
 
     return store.get_or_build("sparse-model", key, build, code=[sft], resume=True)
 
@@ -104,18 +106,23 @@ def heads_of(
     Empty for the variants that have no masks of heads.
     """
     own = subnetworks(study, task, seed, retain, kept)
-    codes = list(own)
     if variant in (FULL, OWN):
         return own
     if variant == ONE_LANGUAGE:
         return {code: torch.ones_like(mask) for code, mask in own.items()}
-    if variant == OTHER:  # that of the language farthest away in the list, in which relatives are neighbours
-        return {code: own[codes[(i + len(codes) // 2) % len(codes)]] for i, code in enumerate(codes)}
+    if variant == OTHER:
+        return others(own)
     if variant == RANDOM:
         return {code: masks.random_mask(mask, i) for i, (code, mask) in enumerate(own.items())}
     if variant == SAME:
         return dict.fromkeys(own, most_kept(list(own.values())))
     return {}
+
+
+def others(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Language → the mask of that half the list away, as relatives are neighbours in it."""
+    codes = list(own)
+    return {code: own[codes[(i + len(codes) // 2) % len(codes)]] for i, code in enumerate(codes)}
 
 
 def most_kept(own: Sequence[Tensor]) -> Tensor:
@@ -135,11 +142,11 @@ def largest_changes(study: Study, task: str, seed: int, languages: Sequence[str]
     """The weights of the encoder that full fine-tuning, jointly or on some languages, changed most."""
     before = dict(base(study, task, seed).named_parameters())
     model = load_model(study.model_folder(task, seed, languages))
-    inside = f"{model.base_model_prefix}."
+    inside = {id(parameter) for parameter in model.base_model.parameters()}
     changes = {
         name: (after.detach() - before[name].detach()).cpu()
         for name, after in model.named_parameters()
-        if name.startswith(inside)
+        if id(after) in inside
     }
     count = round(CHANGED * sum(change.numel() for change in changes.values()))
     return weight_masks.largest(changes, count)
@@ -149,14 +156,14 @@ def _masks(
     study: Study, task: str, seed: int, variant: str, retain: float | None, kept: float | None, languages: tuple
 ) -> Mapping:
     if variant not in (LARGEST, WEIGHTS):
-        heads = heads_of(study, task, seed, variant, retain, kept)
-        return {code: heads[code] for code in study.languages}
+        return heads_of(study, task, seed, variant, retain, kept)
     found = largest_changes(study, task, seed, languages)
     return found if variant == LARGEST else weight_masks.random_weight_mask(found, seed)
 
 
-def _plain(found: Mapping[str, Tensor]) -> dict:
-    return {name: store.digest(mask.int().flatten().tolist()) for name, mask in found.items()}
+def _identity(study: Study, task: str, seed: int, variant: str, languages: tuple) -> list:
+    """What decides a mask of single weights, which is too large to be looked at every time."""
+    return [variant, study.model_folder(task, seed, languages).name, CHANGED]
 
 
 def scores(study: Study, task: str, seed: int, variants: Sequence[str]) -> pd.DataFrame:
@@ -207,7 +214,7 @@ def scored(study: Study, task: str, model: Path, views: Mapping[str, Mapping[str
     return stored_table("sparse-scores", key, compute)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _delta(model: Path, study: Study, task: str, seed: int) -> sft.SparseDelta:
     return sft.sparse_delta(load_model(model), base(study, task, seed))
 
@@ -216,7 +223,8 @@ def composed(study: Study, task: str, seed: int, pairs: Sequence[Sequence[str]])
     """Two languages' subnetworks, or two languages' models, put together; scores on both languages.
 
     Ways, the first five through heads of the model fine-tuned through own heads, the others models made by adding what
-    fine-tuning on each language alone changed: fully, or in those weights alone that this changed most.
+    fine-tuning on each language alone changed, task head included: fully, or, of the encoder, in those weights alone
+    that this changed most.
 
     Returns:
         task, seed, pair ("qaa + qab"), way, language, score, kept (share of the heads, nan for sums).

@@ -7,7 +7,7 @@ pass costs less than a step of training and nothing is computed per example that
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -16,8 +16,10 @@ from transformers.pytorch_utils import Conv1D
 
 from xsub_utils.batches import IGNORED
 from xsub_utils.evaluate import forward
+from xsub_utils.gates import head_gates
 from xsub_utils.tracin.parts import Outer, Part, Rows, Vector, added, widened
 
+GATES = "gates"  # of a batch, (examples, layers, heads): heads that each example runs through
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> one value per example
 _TOLERANCE = {torch.float16: 0.1, torch.bfloat16: 0.1}  # relative, of the sum of all per-example gradients; else 1e-3
 
@@ -41,6 +43,13 @@ def example_loss(logits: Tensor, labels: Tensor) -> Float[Tensor, " examples"]:
         )
     losses = nn.functional.cross_entropy(widened(logits).flatten(0, 1), labels.flatten(), reduction="none")
     return losses.view(labels.shape).sum(1) / counted.sum(1)
+
+
+def run(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Labels and logits, each example through its own heads, if the batch says which."""
+    gates = batch.get(GATES)
+    with nullcontext() if gates is None else head_gates(model, gates):
+        return forward(model, {name: values for name, values in batch.items() if name != GATES})
 
 
 class Capture:
@@ -75,7 +84,7 @@ class Capture:
         self.parts.clear()
         self.uses.clear()
         with torch.enable_grad():
-            labels, logits = forward(self.model, batch)
+            labels, logits = run(self.model, batch)
             losses = loss(logits, labels)
             if losses.shape != (self.examples,):
                 raise ValueError(f"loss: gives shape {tuple(losses.shape)}; one value per example would be right")
@@ -191,7 +200,7 @@ def verify(capture: Capture, batch: Mapping[str, Tensor], loss: Loss) -> None:
         value.requires_grad_()
     try:
         with torch.enable_grad():
-            labels, logits = forward(capture.model, batch)
+            labels, logits = run(capture.model, batch)
             losses = loss(logits, labels)
             options = {"inputs": list(parameters.values()), "allow_unused": True}
             first = torch.autograd.grad(losses[0], retain_graph=True, **options)

@@ -81,7 +81,8 @@ def influence(
         checkpoints: Models, or folders `epoch-1`, … of `finetune` (see `checkpoints`); each is loaded once, and once
             more to score again.
         train, test: Labelled batches; row i of the scores is the i-th example of the batches in their order. Training
-            batches of about 64 examples are fastest.
+            batches of about 64 examples are fastest. A batch may also hold "gates", (examples, layers, heads), through
+            which each of its examples runs; then not together with the argument `gates`.
         gates: Head mask or gates `(layers, heads)`, in force for both sides; None for the whole model.
         normalize: Cosine of the gradients, or their inner product.
         weights: η, one for each checkpoint; by default 1.
@@ -295,6 +296,8 @@ def _check(
     for name, batches in (("train", train), ("test", test)):
         if empty := [number for number, batch in enumerate(batches) if "labels" not in batch or not length(batch)]:
             raise ValueError(f"{name}: batch {empty[0]} has no labels or no examples; see make_batches")
+    if gates is not None and any("gates" in batch for batch in (*train, *test)):
+        raise ValueError("gates: given for all examples, and in batches for each; one of the two would be right")
     if gates is not None and (gates.dim() != 2 or not gates.any()):
         raise ValueError(
             f"gates: of shape {tuple(gates.shape)}, {int((gates != 0).sum())} of them open; (layers, heads) with at "
