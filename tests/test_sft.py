@@ -185,8 +185,10 @@ def test_one_mask_serves_all_languages(reviews, model, tokenizer, tmp_path):
 def test_every_kind_of_task_is_trained(name, row, encoder, tmp_path):
     folder = sparse_finetune(make_task(name, row), encoder, 0, tmp_path, MASKS, settings=QUICK, progress=False)
     assert len(checkpoints(folder)) == 3
-    model, _ = load_finetuned(folder, 1)
-    assert all(torch.isfinite(value).all() for value in model.parameters())
+    first, last = (dict(load_finetuned(folder, epoch)[0].named_parameters()) for epoch in (1, 3))
+    kept = head_weights(load_finetuned(folder)[0], MASKS[A] | MASKS[B])[QUERY]
+    assert torch.equal(first[QUERY][~kept], last[QUERY][~kept])
+    assert not torch.equal(first[QUERY][kept], last[QUERY][kept])
 
 
 def test_other_architectures(reviews, tokenizer, tmp_path):
@@ -194,7 +196,9 @@ def test_other_architectures(reviews, tokenizer, tmp_path):
     model = DistilBertForSequenceClassification(config)
     found = trained(reviews, model, tokenizer, tmp_path, MASKS)
     for name, kept in head_weights(model, MASKS[A] | MASKS[B]).items():
-        assert torch.equal(found[name][~kept], dict(model.named_parameters())[name][~kept])
+        before = dict(model.named_parameters())[name]
+        assert torch.equal(found[name][~kept], before[~kept])
+        assert not kept.any() or not torch.equal(found[name][kept], before[kept])
 
 
 def test_scores_are_those_through_the_masks(reviews, model, tokenizer, tmp_path, monkeypatch):
@@ -308,13 +312,21 @@ def test_a_step_of_one_language_leaves_the_state_of_others():
 # Killed and resumed
 
 
+WEIGHTS = {A: {QUERY: torch.arange(256).view(16, 16) % 3 > 0}, B: {QUERY: torch.arange(256).view(16, 16) % 2 > 0}}
+
+
 @pytest.mark.parametrize(
-    ("owner", "method", "calls"),
-    [(Rows, "__getitems__", 3), (Rows, "__getitems__", 10), (trainer.Recorder, "publish", 1)],
+    ("owner", "method", "calls", "masks"),
+    [
+        (Rows, "__getitems__", 3, MASKS),
+        (Rows, "__getitems__", 10, MASKS),
+        (Rows, "__getitems__", 10, WEIGHTS),
+        (trainer.Recorder, "publish", 1, MASKS),
+    ],
 )
-def test_a_killed_run_ends_as_if_it_had_not_been(owner, method, calls, reviews, encoder, tmp_path, monkeypatch):
+def test_a_killed_run_ends_as_if_it_had_not_been(owner, method, calls, masks, reviews, encoder, tmp_path, monkeypatch):
     def go(out):
-        return sparse_finetune(reviews, encoder, 3, out, MASKS, settings=QUICK, progress=False)
+        return sparse_finetune(reviews, encoder, 3, out, masks, settings=QUICK, progress=False)
 
     whole = go(tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -361,6 +373,12 @@ def test_bad_input_is_refused_and_nothing_is_written(masks, options, message, re
 def test_what_is_no_mask_is_refused(masks, message):
     with pytest.raises(ValueError, match=message):
         _by_language(masks, LANGUAGES)
+
+
+def test_only_the_languages_to_train_on_need_masks(reviews, model, tokenizer, tmp_path):
+    found = trained(reviews, model, tokenizer, tmp_path, {A: MASKS[A]}, languages=A)
+    kept = head_weights(model, MASKS[A])[QUERY]
+    assert torch.equal(found[QUERY] != dict(model.named_parameters())[QUERY], kept)
 
 
 def test_another_mask_is_another_run(reviews, encoder, tmp_path):
