@@ -213,9 +213,9 @@ def test_each_example_may_run_through_its_own_heads(study):
 
 def test_control_scores_are_those_of_the_sparse_model(study):
     table = modularity.control_scores(study, "nli", 0, PLAN, CONDITIONS)
-    assert set(table["condition"]) == {*CONDITIONS, OTHER}
+    assert set(table["condition"]) == {"all heads", *CONDITIONS[1:], OTHER}
     model = load_finetuned(sparse.folder(study, "nli", 0, sparse.OWN))[0]
-    whole = table[table["condition"] == FULL].set_index("language")["score"]
+    whole = table[table["condition"] == "all heads"].set_index("language")["score"]
     assert whole["qba"] == evaluate(model, study.batches("nli", "report", "qba"), "accuracy")
 
 
@@ -238,13 +238,13 @@ def test_differences_are_taken_within_a_model_and_language():
     shares[sparse.OWN, OWN] = 0.35
     shares[sparse.ONE_LANGUAGE, FULL] = 0.25
     found = modularity.differences(made_up(shares)).set_index("what")["mean"]
-    assert found["sparse: own heads − whole"] == pytest.approx(0.15)
+    assert found["sparse: own heads − all heads"] == pytest.approx(0.15)
     assert found["sparse: own heads − another language's"] == pytest.approx(0.15)
     assert found["own heads: sparse − one language a batch"] == pytest.approx(0.15)
     assert found["each through its own − others': sparse"] == pytest.approx(0.2)
-    assert found["whole: one language a batch − full"] == pytest.approx(0.05)
-    assert found["sparse, random heads: trained through − whole"] == pytest.approx(0)
-    assert found["full: own subnetwork − whole"] == pytest.approx(0)
+    assert found["all heads: one language a batch − full"] == pytest.approx(0.05)
+    assert found["sparse, random heads: these − all heads"] == pytest.approx(0)
+    assert found["full: own subnetwork − all heads"] == pytest.approx(0)
     assert "sparse: own heads − shuffled" not in found
 
 
@@ -256,7 +256,11 @@ def test_summary_and_dynamics(influences):
     assert found.loc[("nli", sparse.OWN, "all heads"), "mean"] == pytest.approx(mean)
     assert (found["low"] <= found["mean"]).all() and (found["mean"] <= found["high"]).all()
     dynamics = modularity.dynamics(own)
-    assert set(dynamics["epoch"]) == {1, 2} and {"full", "sparse", "sparse, random heads"} <= set(dynamics["model"])
+    assert set(dynamics["epoch"]) == {1, 2} and {
+        "full: all heads",
+        "sparse: all heads",
+        "sparse, random heads: these",
+    } <= set(dynamics["model"])
 
 
 def test_influence_across_languages_of_three_models(study, influences):
@@ -267,8 +271,8 @@ def test_influence_across_languages_of_three_models(study, influences):
     )  # fmt: skip
     kinship = {"lexical": 1 - truth.distances("lexical", CODES)}
     table = modularity.across_languages(influences, likeness, kinship, CODES)
-    assert {"full", "sparse"} <= set(table["model"])
-    pairs = table[table["model"].eq("sparse") & table["measure"].eq("mask Jaccard")].set_index(["a", "b"])
+    assert {"full: all heads", "sparse: all heads"} <= set(table["model"])
+    pairs = table[table["model"].eq("sparse: all heads") & table["measure"].eq("mask Jaccard")].set_index(["a", "b"])
     assert len(pairs) == 6 and pairs.loc[("qab", "qaa"), "likeness"] == 0.5
     np.testing.assert_allclose(pairs.groupby("a")["share"].sum(), 1)
 

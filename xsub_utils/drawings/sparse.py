@@ -69,7 +69,7 @@ def differences(table: pd.DataFrame) -> Figure:
         rows = table[table["task"] == task].set_index("what").reindex(names)
         bars(ax, rows, np.arange(len(names), dtype=float))
         ax.axvline(0, **_LINE)
-        ax.set(title=task, xlabel="difference [points]", yticks=range(len(names)), yticklabels=names)
+        ax.set(title=task, xlabel="own language's share [points]", yticks=range(len(names)), yticklabels=names)
         ax.set(ylim=(len(names) - 0.5, -0.5))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     return figure

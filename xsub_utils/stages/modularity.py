@@ -103,10 +103,10 @@ def by_language(scores: pd.DataFrame) -> pd.DataFrame:
         scores: From `sparse.scores`.
     """
     views = {
-        "full": (sparse.FULL, sparse.WHOLE),
-        "full, pruned to own subnetwork": (sparse.FULL, sparse.FOUND),
-        "sparse, through own heads": (sparse.OWN, sparse.TRAINED),
-        "sparse, whole model": (sparse.OWN, sparse.WHOLE),
+        "full: all heads": (sparse.FULL, sparse.WHOLE),
+        "full: own subnetwork": (sparse.FULL, sparse.FOUND),
+        "sparse: own heads": (sparse.OWN, sparse.TRAINED),
+        "sparse: all heads": (sparse.OWN, sparse.WHOLE),
     }
     parts = [
         scores[scores["variant"].eq(variant) & scores["heads"].eq(heads)].assign(model=model)
@@ -122,12 +122,12 @@ def dynamics(own: pd.DataFrame) -> pd.DataFrame:
         own: From `own_shares`.
     """
     views = {
-        "full": (sparse.FULL, controls.FULL),
-        "full, own subnetwork": (sparse.FULL, controls.OWN),
-        "full, one language a batch": (sparse.ONE_LANGUAGE, controls.FULL),
-        "sparse": (sparse.OWN, controls.FULL),
-        "sparse, own heads": (sparse.OWN, controls.OWN),
-        "sparse, random heads": (sparse.RANDOM, TRAINED),
+        "full: all heads": (sparse.FULL, controls.FULL),
+        "full: own subnetwork": (sparse.FULL, controls.OWN),
+        "one language a batch: all heads": (sparse.ONE_LANGUAGE, controls.FULL),
+        "sparse: all heads": (sparse.OWN, controls.FULL),
+        "sparse: own heads": (sparse.OWN, controls.OWN),
+        "sparse, random heads: these": (sparse.RANDOM, TRAINED),
     }
     parts = [
         own[own["variant"].eq(variant) & own["condition"].eq(condition) & own["epoch"].gt(0)].assign(model=model)
@@ -162,18 +162,18 @@ def differences(own: pd.DataFrame) -> pd.DataFrame:
     wide = own[own["epoch"] == 0].set_index([*UNIT, "variant", "condition"])["share"].unstack(["variant", "condition"])
     full, one, tuned, drawn = (wide[variant] for variant in sparse.MAIN)
     asked = {
-        "full: own subnetwork − whole": full[controls.OWN] - full[controls.FULL],
-        "sparse: own heads − whole": tuned[controls.OWN] - tuned[controls.FULL],
+        "full: own subnetwork − all heads": full[controls.OWN] - full[controls.FULL],
+        "sparse: own heads − all heads": tuned[controls.OWN] - tuned[controls.FULL],
         **{
             f"sparse: own heads − {name}": tuned[controls.OWN] - tuned[condition]
             for condition, name in _CONTROLS.items()
             if condition in tuned
         },
-        "whole: one language a batch − full": one[controls.FULL] - full[controls.FULL],
-        "whole: sparse − one language a batch": tuned[controls.FULL] - one[controls.FULL],
+        "all heads: one language a batch − full": one[controls.FULL] - full[controls.FULL],
+        "all heads: sparse − one language a batch": tuned[controls.FULL] - one[controls.FULL],
         "own heads: sparse − one language a batch": tuned[controls.OWN] - one[controls.OWN],
-        "sparse, random heads: trained through − whole": drawn[TRAINED] - drawn[controls.FULL],
-        "sparse, random heads: trained through − another's": drawn[TRAINED] - drawn[controls.OTHER],
+        "sparse, random heads: these − all heads": drawn[TRAINED] - drawn[controls.FULL],
+        "sparse, random heads: these − another language's": drawn[TRAINED] - drawn[controls.OTHER],
         "each through its own: sparse − one language a batch": tuned[EACH] - one[EACH],
         **{
             f"each through its own − others': {name}": of[EACH] - of[SWAPPED]
@@ -213,7 +213,8 @@ def control_scores(study: Study, task: str, seed: int, plan: controls.Plan, cond
     for mask in controls.sets_of_heads(study, task, seed, plan, folder, conditions, own):
         table = sparse.scored(study, task, folder, {mask.condition: dict.fromkeys(mask.languages, mask.gates)})
         other = table["language"].ne(mask.whose) & (mask.condition == controls.OWN)
-        parts.append(table.assign(condition=table["heads"].mask(other, controls.OTHER)).drop(columns="heads"))
+        condition = table["heads"].mask(other, controls.OTHER).replace(controls.FULL, "all heads")
+        parts.append(table.assign(condition=condition).drop(columns="heads"))
     return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
 
 
@@ -229,12 +230,13 @@ def across_languages(
         languages: In their order.
 
     Returns:
-        As `specialisation.cross_language`, with a column model: "full", "sparse", and "sparse, through own heads".
+        As `specialisation.cross_language`, with a column model: "full: all heads", "sparse: all heads", "sparse: own
+        heads".
     """
     views = {
-        "full": (sparse.FULL, controls.FULL),
-        "sparse": (sparse.OWN, controls.FULL),
-        "sparse, through own heads": (sparse.OWN, controls.OWN),
+        "full: all heads": (sparse.FULL, controls.FULL),
+        "sparse: all heads": (sparse.OWN, controls.FULL),
+        "sparse: own heads": (sparse.OWN, controls.OWN),
     }
     parts = []
     for model, (variant, condition) in views.items():
