@@ -43,10 +43,12 @@ def by_language(table: pd.DataFrame) -> Figure:
 @drawing("own_shares")
 def own_shares(table: pd.DataFrame) -> Figure:
     """Share of the own language: task, variant, condition, mean, low, high, chance; a row for each set of heads."""
+    order = in_order(table["variant"])
     keys = list(dict.fromkeys(zip(table["variant"], table["condition"], strict=True)))
+    keys.sort(key=lambda key: order.index(key[0]))
     variants_, tasks = in_order(table["variant"]), in_order(table["task"])
     labels = [f"{variant}: {condition}" for variant, condition in keys]
-    figure, axes = panels(tasks, columns=3, width=2.7, height=0.24 * len(keys) + 1.1, sharey=True, sharex=True)
+    figure, axes = panels(tasks, columns=3, width=3.6, height=0.24 * len(keys) + 1.1, sharey=True, sharex=True)
     for task, ax in axes:
         rows = table[table["task"] == task].set_index(["variant", "condition"])
         for number, variant in enumerate(variants_):
@@ -54,9 +56,10 @@ def own_shares(table: pd.DataFrame) -> Figure:
             some = rows.reindex([keys[i] for i in places])
             bars(ax, some, np.array(places, dtype=float), color=sns.color_palette()[number], label=variant)
         ax.axvline(table["chance"].iloc[0], ls=":", label="chance", **_LINE)
-        ax.set(title=task, xlabel="share of the own language", yticks=range(len(keys)), yticklabels=labels)
+        ax.set(title=task, yticks=range(len(keys)), yticklabels=labels)
         ax.set(ylim=(len(keys) - 0.5, -0.5), xlim=(0, None))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.supxlabel("share of the own language", fontsize="medium")
     return legend_above(figure, columns=3)
 
 
@@ -64,14 +67,15 @@ def own_shares(table: pd.DataFrame) -> Figure:
 def differences(table: pd.DataFrame) -> Figure:
     """What differs by how much, within a model seed and language: task, what, mean, low, high."""
     names, tasks = in_order(table["what"]), in_order(table["task"])
-    figure, axes = panels(tasks, columns=3, width=2.6, height=0.26 * len(names) + 1, sharey=True, sharex=True)
+    figure, axes = panels(tasks, columns=3, width=3.6, height=0.26 * len(names) + 1, sharey=True, sharex=True)
     for task, ax in axes:
         rows = table[table["task"] == task].set_index("what").reindex(names)
         bars(ax, rows, np.arange(len(names), dtype=float))
         ax.axvline(0, **_LINE)
-        ax.set(title=task, xlabel="own language's share [points]", yticks=range(len(names)), yticklabels=names)
+        ax.set(title=task, yticks=range(len(names)), yticklabels=names)
         ax.set(ylim=(len(names) - 0.5, -0.5))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    figure.supxlabel("difference of the own language's share [points]", fontsize="medium")
     return figure
 
 
