@@ -8,10 +8,11 @@ import pandas as pd
 from torch import Tensor
 
 from xsub_utils import masks
+from xsub_utils.overlap import jaccard
 from xsub_utils.stages import controls, sparse
-from xsub_utils.stages.attribution import attributed, attributed_each, ranked, shares
-from xsub_utils.stages.specialisation import cross_language
-from xsub_utils.statistics import crossed_interval
+from xsub_utils.stages.attribution import attributed, ranked, shares
+from xsub_utils.stages.own_heads import EACH, SWAPPED, TRAINED, as_trained, each_through_its_own
+from xsub_utils.stages.specialisation import cross_language, crossed_estimates
 from xsub_utils.study import Study
 
 _CONTROLS = {
@@ -22,7 +23,6 @@ _CONTROLS = {
     controls.MATCHED: "random, as accurate",
 }
 FEW = (controls.FULL, controls.OWN, controls.RANDOM)
-TRAINED, EACH, SWAPPED = "heads trained through", "each through its own", "each, training data through others'"
 UNIT = ["task", "seed", "language"]
 
 
@@ -50,36 +50,9 @@ def influences(
         parts.append(shares(study, task, seed, plan, folder, looked_at, own).assign(variant=variant))
     for variant in sparse.MAIN:
         heads = sparse.heads_of(study, task, seed, variant) if variant == sparse.RANDOM else own
-        parts.append(_each(study, task, seed, plan, variant, heads).assign(variant=variant))
-    parts.append(_through(study, task, seed, plan, sparse.RANDOM).assign(variant=sparse.RANDOM))
+        parts.append(each_through_its_own(study, task, seed, plan, variant, heads).assign(variant=variant))
+    parts.append(as_trained(study, task, seed, plan, sparse.RANDOM).assign(variant=sparse.RANDOM))
     return pd.concat(parts, ignore_index=True)
-
-
-def _each(
-    study: Study, task: str, seed: int, plan: controls.Plan, variant: str, heads: Mapping[str, Tensor]
-) -> pd.DataFrame:
-    """Every example through the heads of its own language; and training examples through those of another one."""
-    folder, parts = sparse.folder(study, task, seed, variant), []
-    for condition, train in ((EACH, heads), (SWAPPED, sparse.others(heads))):
-        found = attributed_each(study, task, seed, heads, train, plan, folder)
-        views = {0: found.scores.sum(0), **{epoch: one for epoch, one in enumerate(found.scores, 1)}}
-        parts.append(ranked(found, views, plan.top).assign(condition=condition, whose="", kept=np.nan))
-    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
-
-
-def _through(study: Study, task: str, seed: int, plan: controls.Plan, variant: str) -> pd.DataFrame:
-    """All heads, and those that the batches of each language ran through in training."""
-    folder, codes = sparse.folder(study, task, seed, variant), tuple(study.languages)
-    sets = {"": None, **sparse.heads_of(study, task, seed, variant)}
-    parts = []
-    for whose, gates in sets.items():
-        found = attributed(study, task, seed, gates, codes, plan, folder)
-        views = {0: found.scores.sum(0), **{epoch: one for epoch, one in enumerate(found.scores, 1)}}
-        table = ranked(found, views, plan.top)
-        condition = np.where(table["language"] == whose, TRAINED, controls.OTHER) if whose else controls.FULL
-        kept = 1.0 if gates is None else float(gates.float().mean())
-        parts.append(table.assign(condition=condition, whose=whose, kept=kept))
-    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
 
 
 def own_shares(found: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +120,7 @@ def summary(own: pd.DataFrame) -> pd.DataFrame:
         crossed (`crossed_interval`).
     """
     some = own[own["epoch"] == 0].replace({"condition": {controls.FULL: "all heads"}})
-    return _estimated(some.assign(what=some["variant"] + "|" + some["condition"]), "share")
+    return crossed_estimates(some.assign(what=some["variant"] + "|" + some["condition"]), "share")
 
 
 def differences(own: pd.DataFrame) -> pd.DataFrame:
@@ -183,24 +156,7 @@ def differences(own: pd.DataFrame) -> pd.DataFrame:
     table = pd.concat(
         [values.rename("value").reset_index().assign(what=what) for what, values in asked.items()], ignore_index=True
     )
-    return _estimated(table.dropna(subset="value"), "value").drop(columns=["variant", "condition"])
-
-
-def _estimated(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Mean of each `what`, over seeds and languages, for each task and for all."""
-    rows, tasks = [], list(dict.fromkeys(table["task"]))
-    for task in [*tasks, *(["all"] if len(tasks) > 1 else [])]:
-        of_task = table if task == "all" else table[table["task"] == task]
-        for what, some in of_task.groupby("what", sort=False):
-            variant, _, condition = what.partition("|")
-            wide = some.pivot_table(index=["task", "seed"], columns="language", values=value)
-            strata = [part.to_numpy() for _, part in wide.groupby(level="task", sort=False)]
-            most = max(map(len, strata))
-            cells = np.full((len(strata), most, wide.shape[1]), np.nan)
-            for place, part in enumerate(strata):
-                cells[place, : len(part)] = part
-            rows.append((task, what, variant, condition, *crossed_interval(cells)))
-    return pd.DataFrame(rows, columns=["task", "what", "variant", "condition", "mean", "low", "high"])
+    return crossed_estimates(table.dropna(subset="value"), "value").drop(columns=["variant", "condition"])
 
 
 def control_scores(study: Study, task: str, seed: int, plan: controls.Plan, conditions: Sequence[str]) -> pd.DataFrame:
@@ -336,7 +292,7 @@ def left_out(study: Study, task: str, seed: int, targets: Sequence[str]) -> pd.D
     own, parts = sparse.subnetworks(study, task, seed), []
     for code in targets:
         others = tuple(one for one in study.languages if one != code)
-        near = max(others, key=lambda one: _jaccard(own[code], own[one]))
+        near = max(others, key=lambda one: jaccard(own[code], own[one]))
         views = {
             "whole model": {code: None},
             "own subnetwork": {code: own[code]},
@@ -347,7 +303,3 @@ def left_out(study: Study, task: str, seed: int, targets: Sequence[str]) -> pd.D
                 folder = sparse.folder(study, task, seed, variant, languages=languages)
                 parts.append(sparse.scored(study, task, folder, views).assign(variant=variant, trained=trained))
     return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
-
-
-def _jaccard(a: Tensor, b: Tensor) -> float:
-    return float((a & b).sum() / (a | b).sum())

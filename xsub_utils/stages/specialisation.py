@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from xsub_utils.stages.controls import ANY, CONDITIONS, FULL, MATCHED, OWN, RANDOM
-from xsub_utils.statistics import bootstrap_interval, mantel
+from xsub_utils.statistics import bootstrap_interval, crossed_interval, mantel
 
 EXAMPLE = ["task", "seed", "language", "id"]
 RESAMPLES = 1000
@@ -83,6 +83,23 @@ def _estimates(table: pd.DataFrame, conditions: Sequence[str], value: str) -> pd
                 values, units = groups[key][value].to_numpy(), groups[key]["unit"].to_numpy()
                 rows.append((task, *key, *bootstrap_interval(values, np.mean, groups=units, resamples=RESAMPLES)))
     return pd.DataFrame(rows, columns=["task", "sign", "condition", "mean", "low", "high"])
+
+
+def crossed_estimates(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Mean of each `what`, over seeds and languages, for each task and for all."""
+    rows, tasks = [], list(dict.fromkeys(table["task"]))
+    for task in [*tasks, *(["all"] if len(tasks) > 1 else [])]:
+        of_task = table if task == "all" else table[table["task"] == task]
+        for what, some in of_task.groupby("what", sort=False):
+            variant, _, condition = what.partition("|")
+            wide = some.pivot_table(index=["task", "seed"], columns="language", values=value)
+            strata = [part.to_numpy() for _, part in wide.groupby(level="task", sort=False)]
+            most = max(map(len, strata))
+            cells = np.full((len(strata), most, wide.shape[1]), np.nan)
+            for place, part in enumerate(strata):
+                cells[place, : len(part)] = part
+            rows.append((task, what, variant, condition, *crossed_interval(cells)))
+    return pd.DataFrame(rows, columns=["task", "what", "variant", "condition", "mean", "low", "high"])
 
 
 def against_accuracy(own: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:

@@ -308,9 +308,7 @@ def _check(
     if test_groups is not None and len(test_groups) != sum(map(length, test)):
         raise ValueError(f"test_groups: {len(test_groups)} labels for {sum(map(length, test))} test examples")
     if projection and weight_masks:
-        raise ValueError(
-            "projection: not together with weight_masks, which act on single weights; leave one of them out"
-        )
+        raise ValueError("projection: not together with weight_masks, which act on single weights; leave one out")
     name = getattr(loss, "__qualname__", "<no function>")
     if out is not None and "<" in name:
         raise ValueError(
