@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "xsub_utils"
 FLOORS = (
     "chance data files identity kernel names paths provenance statistics store variance",
     "batches encoders gates masks pretraining settings tokens weight_masks",
-    "baselines evaluate finetune importance prune tickets trainer",
-    "alignment overlap representations sft stitching tracin",
+    "baselines evaluate finetune importance prune trainer",
+    "alignment overlap representations sft stitching tickets tracin",
     "drawings notebooks plots stages study",
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names.split()}

@@ -191,7 +191,12 @@ def test_files_hold_masks_of_any_shape(tmp_path):
 def test_numpy_reads_the_file(tmp_path):
     save_masks(tmp_path / "masks.npz", make_masks(), META)
     with np.load(tmp_path / "masks.npz", allow_pickle=False) as arrays:
-        assert np.array_equal(arrays["qaa"], make_masks()["qaa"].numpy())
+        assert np.array_equal(arrays["qaa"], np.packbits(make_masks()["qaa"].numpy()))
+
+
+def test_an_entry_takes_a_bit(tmp_path):
+    save_masks(tmp_path / "masks.npz", {"weights": torch.rand(1000, 80) > 0.5}, {})
+    assert (tmp_path / "masks.npz").stat().st_size < 80_000 / 8 + 1000
 
 
 def test_equal_masks_give_equal_bytes(tmp_path, monkeypatch):
@@ -287,11 +292,12 @@ def npy(array, **options):
         b"",
         b"some text",
         archive(a_npy=npy(np.ones(3, dtype=bool))),
-        archive(index_json='{"masks": ["a"], "meta": {}}'),
-        archive(index_json='{"masks": ["a"], "meta": {}}', a_npy=npy(np.ones(3))),
-        archive(index_json='{"masks": ["a"], "meta": {}}', a_npy=npy(np.array([None]), allow_pickle=True)),
+        archive(index_json='{"masks": {"a": [3]}, "meta": {}}'),
+        archive(index_json='{"masks": {"a": [3]}, "meta": {}}', a_npy=npy(np.ones(1))),
+        archive(index_json='{"masks": {"a": [9]}, "meta": {}}', a_npy=npy(np.ones(1, dtype=np.uint8))),
+        archive(index_json='{"masks": {"a": [3]}, "meta": {}}', a_npy=npy(np.array([None]), allow_pickle=True)),
     ],
-    ids=["empty", "text", "other npz", "missing mask", "numbers", "pickle"],
+    ids=["empty", "text", "other npz", "missing mask", "numbers", "other shape", "pickle"],
 )
 def test_other_files_are_refused(tmp_path, data):
     path = tmp_path / "masks.npz"
