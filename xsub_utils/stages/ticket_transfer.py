@@ -1,0 +1,243 @@
+"""Notebook 07, the tickets elsewhere: in other languages and tasks, beside each other, and as encoders of sentences."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations, product
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.metrics import adjusted_rand_score
+
+from xsub_utils import representations
+from xsub_utils.data.published import published_tickets
+from xsub_utils.encoders import load_encoder
+from xsub_utils.stages import kinship, states
+from xsub_utils.stages.tickets import HALF, KINDS, LONGER, ONE_SHOT, RANDOM, TICKET, found, longer, mask_of, retrained
+from xsub_utils.study import Study, load_model, stored_table
+from xsub_utils.tickets import mask_overlap
+from xsub_utils.weight_masks import mask_digest, random_weight_mask, weight_mask_applied
+
+CONTROLS = (ONE_SHOT, RANDOM)
+PRETRAINED, MASKED, SHUFFLED = "before training", "before training, ticket's mask", "before training, random mask"
+WHOLE, TRAINED = "trained, whole", "trained, ticket"
+OURS, THEIRS = "MiniBabel", "published (mBERT)"
+
+
+def transfer(study: Study, task: str, seed: int, sparsities: Sequence[float]) -> pd.DataFrame:
+    """a(s, t): score in t after training on t with the mask of s.
+
+    Returns:
+        task, seed, sparsity, source (a language, or one of `CONTROLS`), target, score, relative (change against t's own
+        ticket, as a share of its score; above 0 is better, also of perplexities).
+    """
+    rows = []
+    for sparsity, target in product(sparsities, study.languages):
+        for source in (*study.languages, *CONTROLS):
+            kind, whose = (source, target) if source in CONTROLS else (TICKET, source)
+            score = _score(study, task, seed, target, (task, whose, kind), sparsity)
+            rows.append((sparsity, source, target, score))
+    table = pd.DataFrame(rows, columns=["sparsity", "source", "target", "score"])
+    own = table[table["source"] == table["target"]].set_index(["sparsity", "target"])["score"]
+    return _relative(study, task, table.assign(task=task, seed=seed), ["sparsity", "target"], own)
+
+
+def across_tasks(study: Study, task: str, seed: int, sources: Sequence[str], sparsity: float = HALF) -> pd.DataFrame:
+    """Score in each language after training on a task with the mask that another task found in the language.
+
+    Returns:
+        task, seed, source (a task, or "random"), target (language), score, relative (against the task's own ticket).
+    """
+    rows = []
+    for target in study.languages:
+        rows += [(one, target, _score(study, task, seed, target, (one, target, TICKET), sparsity)) for one in sources]
+        rows.append((RANDOM, target, _score(study, task, seed, target, (task, target, RANDOM), sparsity)))
+    table = pd.DataFrame(rows, columns=["source", "target", "score"])
+    own = table[table["source"] == task].set_index("target")["score"]
+    return _relative(study, task, table.assign(task=task, seed=seed), ["target"], own)
+
+
+def kinds(study: Study, task: str, seed: int, chosen: Sequence[str] = KINDS, sparsity: float = HALF) -> pd.DataFrame:
+    """Score in each language with each kind of mask, trained on it, and of the whole model trained as often or as long.
+
+    Returns:
+        task, seed, kind, language, score, relative (against the whole model).
+    """
+    rows = []
+    for language in study.languages:
+        table = found(study, task, seed, language).scores
+        rows.append(("whole model", language, float(table.loc[table["sparsity"] == 0, "score"].iloc[0])))
+        if set(KINDS) <= set(chosen):
+            rows.append((LONGER, language, longer(study, task, seed, language, sparsity)))
+        rows += [
+            (one, language, _score(study, task, seed, language, (task, language, one), sparsity)) for one in chosen
+        ]
+    table = pd.DataFrame(rows, columns=["kind", "language", "score"])
+    whole = table[table["kind"] == "whole model"].set_index("language")["score"]
+    return _relative(study, task, table.assign(task=task, seed=seed), ["language"], whole)
+
+
+def _score(study: Study, task: str, seed: int, target: str, mask: tuple, sparsity: float) -> float:
+    """Score on `target` with the mask (task, language, kind); a language's own ticket was trained when it was found."""
+    if mask == (task, target, TICKET):
+        table = found(study, task, seed, target).scores
+        return float(table.loc[table["sparsity"] == sparsity, "score"].iloc[0])
+    of, language, kind = mask
+    weights, own = mask_of(study, of, seed, language, kind, sparsity), found(study, task, seed, target).masks[sparsity]
+    common = {name: one for name, one in weights.items() if name in own}  # one task's model may lack a pooler
+    return retrained(study, task, seed, target, common)
+
+
+def _relative(study: Study, task: str, table: pd.DataFrame, keys: list[str], reference: pd.Series) -> pd.DataFrame:
+    base = reference.reindex(table.set_index(keys).index).to_numpy()
+    sign = -1 if study.task(task).metric == "perplexity" else 1
+    return table.assign(relative=sign * (table["score"] - base) / base)
+
+
+def overlaps(study: Study, tasks: Sequence[str], seeds: Sequence[int], sparsity: float = HALF) -> pd.DataFrame:
+    """Overlap of tickets that differ in one respect, and with the largest weights before training.
+
+    Returns:
+        differs ("language", "seed", "task", or "before training"), task, task_b, seed, a, b (languages), by ("total",
+        "layer", "component"), part, jaccard, expected, expected_within (as in `mask_overlap`).
+    """
+    masks = {
+        (task, seed, code): found(study, task, seed, code).masks[sparsity]
+        for task, seed, code in product(tasks, seeds, study.languages)
+    }
+    pairs = list(_pairs(list(masks)))
+    tables = [(differs, one, other, masks[one], masks[other]) for differs, one, other in pairs]
+    for one, mask in masks.items():
+        tables.append(("before training", one, one, mask, mask_of(study, *one[:2], one[2], ONE_SHOT, sparsity)))
+    found_ = []
+    for differs, one, other, first, second in tables:
+        places = {"differs": differs, "task": one[0], "task_b": other[0], "seed": one[1], "a": one[2], "b": other[2]}
+        for by in ("total", "layer", "component"):
+            found_.append(mask_overlap(first, second, by).astype({"part": str}).assign(by=by, **places))
+    return pd.concat(found_, ignore_index=True)
+
+
+def _pairs(keys: Sequence[tuple]) -> Iterator[tuple[str, tuple, tuple]]:
+    names = ("task", "seed", "language")
+    for one, other in combinations(keys, 2):
+        unequal = [name for name, x, y in zip(names, one, other, strict=True) if x != y]
+        if len(unequal) == 1:
+            yield unequal[0], one, other
+
+
+def predicted(overlap: pd.DataFrame, transferred: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Transfer beside what may predict it, for ordered pairs of languages, means over seeds.
+
+    Returns:
+        As `specialisation.correlations` takes it: measure, task, a (target), b (source), likeness, share (the relative
+        change of the score).
+    """
+    some = overlap[overlap["differs"].eq("language") & overlap["by"].eq("total")]
+    above = (some["jaccard"] - some["expected_within"]) / (1 - some["expected_within"])
+    both = pd.concat([some.assign(value=above), some.assign(value=above, a=some["b"], b=some["a"])])
+    likeness = {"mask Jaccard above chance": both.groupby(["task", "a", "b"])["value"].mean()}
+    pairs = transferred[transferred["source"].isin(study.languages) & (transferred["source"] != transferred["target"])]
+    share = pairs.groupby(["task", "target", "source"], sort=False)["relative"].mean().rename("share")
+    share.index.names = ["task", "a", "b"]
+    for kind, table in kinship.true_relatedness(study).items():
+        long = table.stack().rename_axis(["a", "b"])
+        likeness[f"true kinship: {kind}"] = (
+            share.index.to_frame(index=False)
+            .set_index(["task", "a", "b"])
+            .index.map(lambda key, long=long: long.get(key[1:], np.nan))
+            .to_series(index=share.index)
+        )
+    tables = [share.reset_index().assign(measure=name, likeness=one.reindex(share.index).to_numpy())
+              for name, one in likeness.items()]  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
+
+
+def clusters(overlap: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Do clusters of a task's tickets find the families again? task, clusters, families, adjusted_rand.
+
+    Average linkage on 1 − mean Jaccard of two languages, as many clusters as there are families; the adjusted Rand
+    index is 0 for clusters at random and 1 for the families.
+    """
+    kin, codes = kinship.family(study).to_numpy(), list(study.languages)
+    families, rows = kin.argmax(1), []
+    for task, some in overlap[overlap["differs"].eq("language") & overlap["by"].eq("total")].groupby(
+        "task", sort=False
+    ):
+        wide = some.pivot_table(index="a", columns="b", values="jaccard").reindex(index=codes, columns=codes)
+        distance = 1 - wide.fillna(wide.T).fillna(1).to_numpy()
+        cut = AgglomerativeClustering(len(set(families)), metric="precomputed", linkage="average")
+        labels = cut.fit_predict(distance)
+        groups = [" ".join(code for code, label in zip(codes, labels, strict=True) if label == i) for i in set(labels)]
+        rows.append((task, " | ".join(sorted(groups)), len(set(families)), adjusted_rand_score(families, labels)))
+    return pd.DataFrame(rows, columns=["task", "clusters", "families", "adjusted_rand"])
+
+
+def retrieval(study: Study, task: str, seed: int, sparsity: float = HALF) -> pd.DataFrame:
+    """How often a sentence finds its translation, between the language of a ticket and each other one.
+
+    Returns:
+        task, seed, model, language (of the ticket), level (0 for the embeddings), accuracy (mean over the other
+        languages, both directions).
+    """
+
+    def compute() -> pd.DataFrame:
+        data = study.task(task)
+        start = load_encoder(study.encoder_folder(), data.kind, list(data.labels) or None, seed=seed)[0]
+        plain, rows = _states(study, start), []
+        for language in study.languages:
+            own = found(study, task, seed, language)
+            mask = own.masks[sparsity]
+            read = {PRETRAINED: plain, WHOLE: _states(study, load_model(own.whole))}
+            if sparsity == HALF:
+                read[TRAINED] = _states(study, load_model(own.half))
+            for name, one in ((MASKED, mask), (SHUFFLED, random_weight_mask(mask, seed))):
+                with weight_mask_applied(start, one):
+                    read[name] = _states(study, start)
+            rows += [(name, language, level, value) for name, of in read.items()
+                     for level, value in enumerate(_accuracies(of, language))]  # fmt: skip
+        return pd.DataFrame(rows, columns=["model", "language", "level", "accuracy"])
+
+    digests = [mask_digest(found(study, task, seed, code).masks[sparsity]) for code in study.languages]
+    key = {"task": study.task(task).identity, "text": study.task("parallel").identity, "seed": seed, "masks": digests}
+    return stored_table("ticket-retrieval", key, compute).assign(task=task, seed=seed)
+
+
+def _states(study: Study, model) -> dict[str, list]:
+    """Language → mean-pooled states of its parallel sentences, level by level."""
+    return {code: list(representations.hidden_states(model, states.sentences(study, code), pool="mean"))
+            for code in study.languages}  # fmt: skip
+
+
+def _accuracies(of: dict[str, list], language: str) -> list[float]:
+    """By level, mean over the other languages and both directions."""
+    others = [code for code in of if code != language]
+    return [
+        float(np.mean([
+            representations.retrieval_accuracy(*pair)
+            for other in others
+            for pair in ((of[language][level], of[other][level]), (of[other][level], of[language][level]))
+        ]))
+        for level in range(len(of[language]))
+    ]  # fmt: skip
+
+
+def beside_published(transferred: pd.DataFrame, sparsity: float = HALF) -> pd.DataFrame:
+    """Relative changes against the target's own ticket, ours and the published ones, at the same sparsity.
+
+    Returns:
+        where ("MiniBabel", "published (mBERT)"), task, mask ("another language's ticket", "random"), source, target,
+        relative.
+    """
+    ours = transferred[transferred["sparsity"].eq(sparsity) & transferred["source"].ne(ONE_SHOT)]
+    ours = ours.groupby(["task", "source", "target"], sort=False, as_index=False)["relative"].mean().assign(where=OURS)
+    table = published_tickets().query("model == 'mBERT' and table in (2, 3, 4, 5)")
+    crossed = table[table["table"] > 2]
+    own = crossed[crossed["source"] == crossed["target"]].set_index(["task", "target"])["value"]
+    rows = pd.concat([crossed, table[table["mask"] == "random"].assign(source=RANDOM)])
+    rows = rows[rows.set_index(["task", "target"]).index.isin(own.index)]
+    base = own.reindex(rows.set_index(["task", "target"]).index).to_numpy()
+    sign = np.where(rows["metric"] == "perplexity", -1, 1)
+    theirs = rows.assign(relative=sign * (rows["value"] - base) / base, where=THEIRS)
+    both = pd.concat([ours, theirs])[["where", "task", "source", "target", "relative"]]
+    both = both[both["source"] != both["target"]]
+    names = np.where(both["source"] == RANDOM, "random", "another language's ticket")
+    return both.assign(mask=names).reset_index(drop=True)

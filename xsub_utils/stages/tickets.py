@@ -1,0 +1,205 @@
+"""Notebook 07, the tickets: found for each task and language, and masks that were found otherwise.
+
+All models start from the same encoder, and with one seed and task from the same head, in the same order of the data.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+
+from xsub_utils import masks, settings, store, tickets
+from xsub_utils.data import Task
+from xsub_utils.encoders import load_encoder
+from xsub_utils.evaluate import evaluate
+from xsub_utils.finetune import finetune, load_finetuned
+from xsub_utils.settings import Settings
+from xsub_utils.study import Study, encoder_identity, load_model
+from xsub_utils.tickets import keep_largest, prunable_weights
+from xsub_utils.weight_masks import WeightMask, mask_digest, random_weight_mask
+
+MIXED = "all"  # in place of a language: the same number of examples, of all languages
+SPARSITIES = tickets.TENTHS
+HALF, MORE = 0.5, 0.8  # sparsities whose masks are looked at elsewhere
+TICKET, SEED, POOLED = "ticket", "ticket of another seed", "ticket of all languages"
+ONE_SHOT, CHANGED, FISHER = "largest before training", "largest changes", "largest Fisher information"
+WITHIN, RANDOM, PARTLY = "random, as many of each matrix", "random", "ticket at 30 %, then random"
+LONGER = "whole model, trained as long"  # as all rounds together that lead to a ticket
+KINDS = (TICKET, SEED, POOLED, ONE_SHOT, CHANGED, FISHER, PARTLY, WITHIN, RANDOM)
+FEW = (TICKET, ONE_SHOT, WITHIN, RANDOM)
+
+
+class Found(NamedTuple):
+    """Tickets of a task, seed and language: rising sparsity → mask, scores, and folders of two trained models."""
+
+    masks: dict[float, WeightMask]
+    scores: pd.DataFrame  # sparsity, language, score
+    whole: Path
+    half: Path
+
+
+def course(study: Study, task: str) -> Settings:
+    """How all of them are trained: as the study has it, without scores on the way."""
+    preset = settings.preset(study.preset, study.task(task))
+    return replace(preset, epochs=study.epochs or preset.epochs, eval_size=0)
+
+
+def found(study: Study, task: str, seed: int, language: str) -> Found:
+    """Tickets of rising sparsity by iterative magnitude pruning, in the store.
+
+    Args:
+        study, task, seed: Of the models.
+        language: Whose training data; `MIXED` for as many examples, of all languages.
+    """
+    data, encoder, chosen = _data(study, task, language), study.encoder_folder(), course(study, task)
+    scored = study.languages if language == MIXED else [language]
+    key = {
+        "task": data.identity,
+        "encoder": encoder_identity(encoder),
+        "seed": seed,
+        "languages": list(scored),
+        "settings": asdict(chosen),
+        "sparsities": list(SPARSITIES),
+    }
+
+    def build(out: Path) -> None:
+        runs, rows = out / "rounds", []
+        of = {"languages": list(scored), "settings": chosen, "progress": False}
+        for ticket in tickets.find_tickets(data, encoder, seed, runs, sparsities=SPARSITIES, **of):
+            masks.save_masks(out / _file(ticket.sparsity), ticket.mask, {})
+            model = load_finetuned(ticket.folder)[0]
+            rows += [(ticket.sparsity, code, _score(study, task, model, code)) for code in scored]
+            if ticket.sparsity in (0, HALF):
+                shutil.copytree(ticket.folder, out / ticket.folder.name, dirs_exist_ok=True)
+        pd.DataFrame(rows, columns=["sparsity", "language", "score"]).to_parquet(out / "scores.parquet", index=False)
+        shutil.rmtree(runs)
+
+    folder = store.get_or_build("tickets", key, build, code=[tickets], resume=True)
+    kept = {sparsity: masks.load_masks(folder / _file(sparsity))[0] for sparsity in (0.0, *SPARSITIES)}
+    table = pd.read_parquet(folder / "scores.parquet")
+    return Found(kept, table, folder / "sparsity-0", folder / f"sparsity-{100 * HALF:g}")
+
+
+def retrained(study: Study, task: str, seed: int, language: str, mask: WeightMask) -> float:
+    """Score in a language after training on it with only the weights of a mask, from the encoder's; stored."""
+
+    def train(data: Task, out: Path, **options) -> Path:
+        return tickets.finetune_ticket(data, study.encoder_folder(), seed, out, mask, **options)
+
+    return _trained(study, task, seed, language, course(study, task), mask_digest(mask), train)
+
+
+def longer(study: Study, task: str, seed: int, language: str, sparsity: float) -> float:
+    """Score of the whole model, trained for as many epochs as all the rounds together that lead to a ticket."""
+    chosen = course(study, task)
+    chosen = replace(chosen, epochs=chosen.epochs * (1 + sum(one <= sparsity for one in SPARSITIES)))
+
+    def train(data: Task, out: Path, **options) -> Path:
+        return finetune(data, study.encoder_folder(), seed, out, **options)
+
+    return _trained(study, task, seed, language, chosen, "", train)
+
+
+def _trained(study: Study, task: str, seed: int, language: str, chosen: Settings, mask: str, train) -> float:
+    data = study.task(task)
+    key = {
+        "task": data.identity,
+        "encoder": encoder_identity(study.encoder_folder()),
+        "seed": seed,
+        "language": language,
+        "settings": asdict(chosen),
+        "mask": mask,
+    }
+
+    def build(out: Path) -> None:
+        run = train(data, out / "run", languages=language, settings=chosen, progress=False)
+        score = _score(study, task, load_finetuned(run)[0], language)
+        pd.DataFrame({"score": [score]}).to_parquet(out / "score.parquet", index=False)
+        shutil.rmtree(run)
+
+    folder = store.get_or_build("ticket-score", key, build, code=[tickets], resume=True)
+    return float(pd.read_parquet(folder / "score.parquet")["score"].iloc[0])
+
+
+def mask_of(study: Study, task: str, seed: int, language: str, kind: str, sparsity: float) -> WeightMask:
+    """A mask of one of the `KINDS`, of this sparsity.
+
+    Those that need a trained model take the whole model that the tickets began with.
+    """
+    if kind == TICKET:
+        return found(study, task, seed, language).masks[sparsity]
+    if kind == SEED:
+        return found(study, task, seed ^ 1, language).masks[sparsity]
+    if kind == POOLED:
+        return found(study, task, seed, MIXED).masks[sparsity]
+    own, start = found(study, task, seed, language), _start(study, task, seed)
+    if kind == ONE_SHOT:
+        return keep_largest(start, sparsity)
+    if kind == CHANGED:
+        after = prunable_weights(load_model(own.whole).cpu())
+        return keep_largest({name: after[name].detach() - value for name, value in start.items()}, sparsity)
+    if kind == FISHER:
+        batches = study.batches(task, "score", language)
+        return keep_largest(tickets.fisher_information(load_model(own.whole), batches), sparsity)
+    draw = len(KINDS) * seed + study.languages.index(language)
+    if kind == PARTLY:
+        return tickets.prune_randomly(own.masks[0.3], sparsity, draw)
+    if kind == WITHIN:
+        return random_weight_mask(own.masks[sparsity], seed)
+    return tickets.prune_randomly(own.masks[0.0], sparsity, draw)
+
+
+def curves(study: Study, task: str, seed: int) -> pd.DataFrame:
+    """Score of the tickets of each language on its own report split: task, seed, language, sparsity, score."""
+    tables = [found(study, task, seed, language).scores for language in study.languages]
+    return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed)
+
+
+def winning(table: pd.DataFrame, lower_is_better: Sequence[str]) -> pd.DataFrame:
+    """The highest sparsity up to which every ticket wins, its mean over seeds against the whole model's.
+
+    Args:
+        table: From `curves`, of two seeds at least.
+        lower_is_better: Tasks whose score is a perplexity.
+
+    Returns:
+        task, language, sparsity (0 where not even the first ticket wins), deviation (of the whole model over seeds).
+    """
+    rows = []
+    for (task, language), some in table.groupby(["task", "language"], sort=False):
+        full = some.loc[some["sparsity"] == 0, "score"].tolist()
+        means = some[some["sparsity"] > 0].groupby("sparsity")["score"].mean().sort_index()
+        wins = [tickets.is_winning(score, full, task in lower_is_better) for score in means]
+        last = wins.index(False) if False in wins else len(wins)
+        rows.append((task, language, ([0.0, *means.index])[last], pd.Series(full).std()))
+    return pd.DataFrame(rows, columns=["task", "language", "sparsity", "deviation"])
+
+
+def _data(study: Study, task: str, language: str) -> Task:
+    """The task; for `MIXED` with so much less of each language that there are as many training examples as of one."""
+    data = study.task(task)
+    if language != MIXED:
+        return data
+    train = data.splits["train"]
+    size = max(1, len(train) // len(study.languages) ** 2)
+    few = train.groupby("language", sort=False).head(size)
+    return replace(data, splits=data.splits | {"train": few}, identity=store.digest([data.identity, "mixed", size]))
+
+
+def _start(study: Study, task: str, seed: int) -> dict[str, torch.Tensor]:
+    """The prunable weights before any training."""
+    data = study.task(task)
+    model = load_encoder(study.encoder_folder(), data.kind, list(data.labels) or None, seed=seed)[0]
+    return {name: weight.detach() for name, weight in prunable_weights(model).items()}
+
+
+def _score(study: Study, task: str, model, language: str) -> float:
+    return evaluate(model, study.batches(task, "report", language), study.task(task).metric)
+
+
+def _file(sparsity: float) -> str:
+    return f"mask-{100 * sparsity:g}.npz"

@@ -1,0 +1,86 @@
+"""How much two weight masks overlap, in all and by part of the model, beside chance."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from xsub_utils.chance import ratio
+from xsub_utils.names import one_of
+from xsub_utils.tickets.matrices import matrix
+from xsub_utils.weight_masks import WeightMask
+
+PARTS = {
+    "total": lambda name: "all",
+    "stack": lambda name: matrix(name).stack,
+    "layer": lambda name: matrix(name).layer,
+    "component": lambda name: matrix(name).component,
+}
+
+
+def mask_overlap(a: WeightMask, b: WeightMask, by: str = "total") -> pd.DataFrame:
+    """Jaccard index of two weight masks, and what chance gives.
+
+    Args:
+        a, b: Name → True where a weight is kept. Only matrices that both name count: of models for different tasks one
+            may have a pooler that the other lacks.
+        by: "total", "stack", "layer" or "component"; what is in no layer, such as the pooler, counts in "total",
+            "stack" and "component" only.
+
+    Returns:
+        part, jaccard, expected (by chance, of masks that keep as many entries anywhere in the part), expected_within
+        (as many of every matrix). Both are ratios of expected counts, which for n weights differ from the expected
+        ratio by the order of 1 / n.
+
+    Raises:
+        ValueError: If the masks have no matrix in common, or one is of another shape, or `by` is unknown.
+
+    Source: Foroutan et al. 2022, section 5.
+    """
+    part = PARTS[one_of("by", by, PARTS)]
+    counts = _counts(a, b).assign(part=[part(name) for name in a if name in b]).dropna(subset="part")
+    table = counts.groupby("part", sort=False)[["size", "a", "b", "both", "within"]].sum()
+    anywhere = ratio(table["a"] * table["b"], table["size"])
+    found = {
+        name: ratio(shared, table["a"] + table["b"] - shared)
+        for name, shared in (("jaccard", table["both"]), ("expected", anywhere), ("expected_within", table["within"]))
+    }
+    return pd.DataFrame(found, index=table.index).reset_index().astype({"part": int if by == "layer" else str})
+
+
+def joint_overlap(masks: Iterable[WeightMask]) -> float:
+    """Share of the weights that all masks keep among those that any of them keeps.
+
+    Raises:
+        ValueError: If there is no mask.
+
+    Source: Foroutan et al. 2022, section 5.
+    """
+    masks = list(masks)
+    if not masks:
+        raise ValueError("masks: there is none; one at least would be right")
+    every = some = 0
+    for name in masks[0]:
+        stack = [_array(name, one) for one in masks]
+        every += np.count_nonzero(np.logical_and.reduce(stack))
+        some += np.count_nonzero(np.logical_or.reduce(stack))
+    return float(ratio(every, some))
+
+
+def _counts(a: WeightMask, b: WeightMask) -> pd.DataFrame:
+    """For each common matrix: size, entries kept by a, by b, by both, and by both by chance."""
+    rows = []
+    for name in (name for name in a if name in b):
+        one, other = _array(name, a), _array(name, b)
+        if one.shape != other.shape:
+            raise ValueError(f"b: {name!r} is of shape {other.shape}, in a of {one.shape}; masks of one model, please")
+        kept = np.count_nonzero(one), np.count_nonzero(other)
+        rows.append((one.size, *kept, np.count_nonzero(one & other), kept[0] * kept[1] / max(one.size, 1)))
+    if not rows:
+        raise ValueError("a, b: the masks have no matrix in common")
+    return pd.DataFrame(rows, columns=["size", "a", "b", "both", "within"])
+
+
+def _array(name: str, mask: Mapping[str, Tensor]) -> np.ndarray:
+    return mask[name].numpy(force=True)
