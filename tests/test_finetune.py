@@ -401,7 +401,7 @@ def test_presets_are_those_of_the_studies():
     assert numbers("C", "nli") == (3, 32, 5e-5, 0, 128, "linear", 0)
     assert numbers("C-mT5", "nli") == (3, 32, 2e-4, 0, 128, "linear", 0)
     assert numbers("D", "nli")[:3] == (10, 32, 2e-5)
-    assert set(PRESETS["minibabel"]) == {"sequence", "token", "mlm"}
+    assert set(PRESETS["minibabel"]) == {"sequence", "token", "mlm", "text2text"}
     with pytest.raises(ValueError, match=r"study 'B' has no settings for task 'nli'; it has some for .*mlm"):
         numbers("B", "nli")
     with pytest.raises(ValueError, match="study: 'E' is not one of"):

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "xsub_utils"
 FLOORS = (
     "chance data files identity kernel names paths provenance statistics store variance",
-    "batches encoders gates masks pretraining settings tokens weight_masks",
+    "batches encoders gates generation masks pretraining settings spans tokens weight_masks",
     "baselines evaluate finetune importance prune trainer",
     "alignment overlap representations sft stitching tickets tracin",
     "drawings notebooks plots stages study",

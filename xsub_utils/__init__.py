@@ -10,7 +10,7 @@ _NAMES = {
     "alignment": ["cka", "cka_matrix", "minibatch_cka"],
     "baselines": ["bag_of_words_baseline"],
     "batches": ["make_batches"],
-    "data": ["Task", "load_task"],
+    "data": ["Task", "load_task", "text_to_text"],
     "encoders": ["load_encoder", "pretrain_encoder", "random_twin", "train_tokenizer"],
     "evaluate": ["cross_evaluate", "predictions"],
     "finetune": ["checkpoints", "load_finetuned"],

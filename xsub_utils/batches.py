@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
+LONGEST_TARGET = 16  # sub-words with the end token
 _COLUMNS = {
     "sequence": ("text", "label"),
     "token": ("tokens", "labels"),
     "mlm": ("id", "text"),
     "text": ("text",),
+    "text2text": ("text", "target"),
 }
 
 
@@ -33,10 +35,11 @@ def make_batches(
 
     Args:
         examples: One row per example, with the columns of the kind: `text` and `label` for "sequence",
-            `tokens` and `labels` (one per word) for "token", `id` and `text` for "mlm", `text` for "text".
+            `tokens` and `labels` (one per word) for "token", `id` and `text` for "mlm", `text` for "text", `text`
+            and `target` (a text of at most 16 sub-words, its end token included) for "text2text".
             Where a column `text_pair` stands beside `text`, the two are encoded as a pair.
         tokenizer: A transformers tokenizer; a fast one for kind "token".
-        kind: "sequence", "token", "mlm" or "text".
+        kind: "sequence", "token", "mlm", "text" or "text2text".
         batch_size: Examples in a batch; the last one may hold fewer.
         max_length: Longest input in sub-words, special tokens included; the rest is cut off with its labels.
         bucket: Sort the examples by length (stable), which saves padding; False keeps their order.
@@ -47,11 +50,12 @@ def make_batches(
         Dicts of int64 tensors, padded on the right to the longest input of the batch: `input_ids` and
         `attention_mask` (examples, positions), `token_type_ids` if the tokenizer has them, and `labels` for
         every kind but "text". Labels are (examples,) for "sequence", else (examples, positions): the first
-        sub-word of a word carries its label ("token"), a masked position its token ("mlm"), the rest -100.
+        sub-word of a word carries its label ("token"), a masked position its token ("mlm"), the rest -100. For
+        "text2text" they have positions of their own: the sub-words of the target and the end token, then -100.
 
     Raises:
         ValueError: If there is no example, a column is missing, an example has nothing to mask or labels that
-            do not match its words, or the tokenizer cannot serve the kind.
+            do not match its words, targets are too long or the same to the tokenizer, or it cannot serve the kind.
 
     Source: Devlin et al. 2019, section 3.1 (masking) and section 5.3 (labels on first sub-words).
     """
@@ -120,6 +124,8 @@ def _check_tokenizer(tokenizer, kind: str) -> None:
         raise ValueError(f"{name} has no mask token; kind 'mlm' needs a tokenizer with one, such as XLM-R's")
     if kind == "token" and not tokenizer.is_fast:
         raise ValueError(f"{name} cannot tell words from sub-words; kind 'token' needs a fast tokenizer")
+    if kind == "text2text" and tokenizer.eos_token_id is None:
+        raise ValueError(f"{name} has no end token, which kind 'text2text' needs; set tokenizer.eos_token")
 
 
 def _encode(examples: DataFrame, tokenizer, kind: str, max_length: int) -> list[dict[str, Tensor]]:
@@ -132,6 +138,8 @@ def _encode(examples: DataFrame, tokenizer, kind: str, max_length: int) -> list[
         columns["labels"] = _token_labels(encoded, texts, examples["labels"].tolist())
     elif kind == "sequence":
         columns["labels"] = torch.tensor(examples["label"].tolist(), dtype=torch.int64)
+    elif kind == "text2text":
+        columns["labels"] = _target_labels(examples["target"].tolist(), tokenizer)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -148,6 +156,22 @@ def _token_labels(encoded, texts: list[list[str]], labels: list) -> list[Int[Ten
             row[first[word]] = int(tags[word])
         aligned.append(torch.tensor(row))
     return aligned
+
+
+def _target_labels(targets: list[str], tokenizer) -> list[Int[Tensor, " _positions"]]:
+    """The sub-words of every target and the end token; no start token, which a decoder puts in front by itself."""
+    ids, targets_of = {}, {}
+    for target in dict.fromkeys(targets):
+        ids[target] = [*tokenizer(target, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        if len(ids[target]) > LONGEST_TARGET:
+            raise ValueError(
+                f"target {target!r} has {len(ids[target])} sub-words with the end token, at most {LONGEST_TARGET} are "
+                "allowed; give shorter targets, or a tokenizer that knows their words"
+            )
+        same = targets_of.setdefault(tuple(ids[target]), target)
+        if same != target:
+            raise ValueError(f"targets {same!r} and {target!r} are the same to the tokenizer; name one differently")
+    return [torch.tensor(ids[target]) for target in targets]
 
 
 def _mask_rows(rows: list[dict[str, Tensor]], examples: DataFrame, tokenizer, mask_seed: int) -> None:

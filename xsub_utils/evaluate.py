@@ -12,10 +12,12 @@ from tqdm import tqdm
 
 from xsub_utils.batches import IGNORED
 from xsub_utils.gates import head_gates
+from xsub_utils.generation import generate, matches
 from xsub_utils.names import one_of
+from xsub_utils.spans import span_f1
 
 Batches = Iterable[Mapping[str, Tensor]]
-METRICS = ("accuracy", "f1", "token_accuracy", "perplexity")
+METRICS = ("accuracy", "f1", "token_accuracy", "perplexity", "exact_match")
 _CLS_READERS = {"BertPooler", "ElectraClassificationHead", "RobertaClassificationHead", "XLMRobertaClassificationHead"}
 
 
@@ -27,7 +29,8 @@ def evaluate(
     Args:
         model: Anything whose output has `.logits`; for "f1" its `config.id2label` names the BIO tags.
         batches: Dicts with `labels`; the score does not depend on how examples are divided into batches.
-        metric: "accuracy" (one label per example), "f1" (spans), "token_accuracy" or "perplexity".
+        metric: "accuracy" (one label per example), "f1" (spans), "token_accuracy", "perplexity" or "exact_match" (of
+            the text that an encoder-decoder generates, see `generation`).
         gates: Head mask or gates, `(layers, heads)`; None leaves the model whole.
         part: Whose heads these are: "encoder", "decoder" or "cross", as in `gates.head_shape`.
 
@@ -35,7 +38,7 @@ def evaluate(
         A share in [0, 1]; for "perplexity" a number of at least 1, lower is better.
 
     Raises:
-        ValueError: If the metric is unknown, does not fit the labels, or there is nothing to score.
+        ValueError: If the metric is unknown, does not fit the labels or the model, or there is nothing to score.
     """
     outputs, labels = predictions(model, batches, gates, metric, part)
     return score(outputs, labels, metric, label_names(model))
@@ -49,7 +52,7 @@ def predictions(
     Args:
         model: As for `evaluate`; left in the mode (training or evaluation) in which it was.
         batches, gates, part: As for `evaluate`.
-        metric: Decides what a prediction is, see `predict`.
+        metric: Decides what a prediction is, see `predict`; for "exact_match" it is what the model generates.
 
     Returns:
         A list of predictions and a list of labels, one tensor per batch.
@@ -57,16 +60,26 @@ def predictions(
     outputs, labels = [], []
     with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates, part):
         for batch in batches:
-            gold, logits = forward(model, batch)
-            outputs.append(predict(logits, gold, metric))
+            output, gold = _predicted(model, batch, metric)
+            outputs.append(output)
             labels.append(gold)
     return outputs, labels
 
 
+def _predicted(model: nn.Module, batch: Mapping[str, Tensor], metric: str) -> tuple[Tensor, Tensor]:
+    """Predictions and labels of a batch; of a text to generate, the model sees the input alone."""
+    if metric != "exact_match":
+        gold, logits = forward(model, batch)
+        return predict(logits, gold, metric), gold
+    _check_labelled(batch)
+    gold = batch["labels"].to(next(model.parameters()).device)
+    _check_labels([gold], metric)
+    return generate(model, batch, gold.shape[1]), gold
+
+
 def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Labels of a batch and the logits for it, on the device of the model."""
-    if "labels" not in batch:
-        raise ValueError(f"batches must hold 'labels' to be scored, got only {sorted(batch)}")
+    _check_labelled(batch)
     labels, inputs = split_labels(model, batch)
     with _first_token_only(model):
         return labels, model(**inputs).logits
@@ -112,12 +125,14 @@ def predict(logits: Tensor, labels: Int[Tensor, "..."], metric: str) -> Tensor:
     Args:
         logits: `(examples, classes)` or `(examples, tokens, classes)`.
         labels: `(examples,)` or `(examples, tokens)`; -100 where nothing is predicted.
-        metric: One of `METRICS`.
+        metric: One of `METRICS` but "exact_match", for which no logits are read that have seen the target.
 
     Returns:
         The most probable classes; for "perplexity" the negative log likelihoods of the labels in nats, 0 for -100.
     """
-    if one_of("metric", metric, METRICS) != "perplexity":
+    if one_of("metric", metric, METRICS) == "exact_match":
+        raise ValueError("metric 'exact_match' is of generated text, not of logits: ask `predictions` for it")
+    if metric != "perplexity":
         return logits.argmax(-1)
     counted = labels != IGNORED
     nll = torch.zeros(labels.shape, device=labels.device)
@@ -151,6 +166,8 @@ def score(
         return span_f1(predictions, labels, label_names or [])
     if metric == "perplexity":
         return perplexity(predictions, labels)
+    if metric == "exact_match":
+        return float(torch.cat([matches(*pair) for pair in zip(predictions, labels, strict=True)]).double().mean())
     return sum(int((guess == gold).sum()) for guess, gold in zip(predictions, labels, strict=True)) / count
 
 
@@ -165,46 +182,27 @@ def perplexity(nll: Sequence[Tensor], labels: Sequence[Tensor]) -> float:
     return float(np.exp(total / _count(labels)))
 
 
-def span_f1(predictions: Sequence[Tensor], labels: Sequence[Tensor], label_names: Sequence[str]) -> float:
-    """Micro-averaged F1 of labelled spans.
-
-    A span starts at B-X, or at an I-X that follows O, another type or the start of the sentence, and ends
-    before the next token that does not continue it: the scheme of conlleval and seqeval's default.
-
-    Args:
-        predictions: Tag ids `(sentences, tokens)`, one tensor per batch.
-        labels: Tag ids in the same shapes; tokens with -100 are left out on both sides.
-        label_names: "O", "B-X" or "I-X" for each tag id.
-
-    Returns:
-        2 · correct spans / (predicted spans + true spans); 0 if there are no spans at all.
-
-    Raises:
-        ValueError: If the label names are not BIO tags.
-
-    Source: Tjong Kim Sang & De Meulder 2003 (CoNLL-2003 shared task), section 4.
-    """
-    guess, gold = (_spans(tags, labels, label_names) for tags in (predictions, labels))
-    total = len(guess) + len(gold)
-    return 2 * len(guess & gold) / total if total else 0.0
-
-
 def chance_level(labels: Iterable, metric: str) -> float:
     """Score of the best constant prediction.
 
     Args:
-        labels: Label ids: a column of examples, of ints or of lists of ints, or the tensors of batches.
+        labels: Label ids: a column of examples, of ints or of lists of ints, or the tensors of batches; for
+            "exact_match" the column of targets, or the tensors.
         metric: One of `METRICS`.
 
     Returns:
-        The share of the most frequent label for accuracies; 0 for "f1" (no span is ever found); for
-        "perplexity" the exponential of the entropy of the labels.
+        The share of the most frequent label for accuracies, of the most frequent target for "exact_match"; 0 for
+        "f1" (no span is ever found); for "perplexity" the exponential of the entropy of the labels.
 
     Raises:
         ValueError: If the metric is unknown or there is no label.
     """
-    ids = np.concatenate([np.atleast_1d(part).ravel() for part in labels] or [[]])
-    _, counts = np.unique(ids[ids != IGNORED], return_counts=True)
+    if metric == "exact_match":
+        counted = np.array(list(_targets(labels)), dtype=str)
+    else:
+        ids = np.concatenate([np.atleast_1d(part).ravel() for part in labels] or [[]])
+        counted = ids[ids != IGNORED]
+    _, counts = np.unique(counted, return_counts=True)
     if not len(counts):
         raise ValueError("labels: there is no label to count")
     shares = counts / counts.sum()
@@ -273,33 +271,16 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _spans(tags: Sequence[Tensor], labels: Sequence[Tensor], label_names: Sequence[str]) -> set[tuple[int, int, int]]:
-    """(first token, last token, type) of every span, tokens numbered through all sentences."""
-    ids = _tokens(tags, labels, outside=_outside(label_names))
-    kinds = sorted({name[2:] for name in label_names})
-    kind = np.array([kinds.index(name[2:]) if name != "O" else -1 for name in label_names])[ids]
-    begins = np.array([name.startswith("B-") for name in label_names])[ids]
-    new = begins | (kind != np.concatenate([[-1], kind[:-1]]))
-    first = np.flatnonzero(new & (kind >= 0))
-    last = np.flatnonzero(np.concatenate([new[1:], [True]]) & (kind >= 0))
-    return set(zip(first.tolist(), last.tolist(), kind[first].tolist(), strict=True))
+def _targets(labels: Iterable) -> Iterator[str]:
+    """Targets as they stand in a column, or the token ids of each as they stand in a batch."""
+    for part in labels:
+        rows = [part] if isinstance(part, str) else [row[row != IGNORED].tolist() for row in part]
+        yield from (str(row) for row in rows if row)
 
 
-def _tokens(tags: Sequence[Tensor], labels: Sequence[Tensor], outside: int) -> np.ndarray:
-    """The tags that count, of all sentences in a row, with one O after each so that no span crosses."""
-    rows = [nn.functional.pad(part, (0, 1), value=outside) for part in tags]
-    counted = [nn.functional.pad(part != IGNORED, (0, 1), value=True) for part in labels]
-    return torch.cat([row[keep] for row, keep in zip(rows, counted, strict=True)]).cpu().numpy()
-
-
-def _outside(names: Sequence[str]) -> int:
-    """Id of the tag O, once every name is known to be a BIO tag."""
-    if "O" not in names or any(name != "O" and name[:2] not in ("B-", "I-") for name in names):
-        raise ValueError(
-            f"label_names must be BIO tags (O, B-X, I-X) for the metric 'f1', got {list(names)}; "
-            "a model takes them from config.id2label"
-        )
-    return list(names).index("O")
+def _check_labelled(batch: Mapping[str, Tensor]) -> None:
+    if "labels" not in batch:
+        raise ValueError(f"batches must hold 'labels' to be scored, got only {sorted(batch)}")
 
 
 def _check_labels(labels: Sequence[Tensor], metric: str) -> None:

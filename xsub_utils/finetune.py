@@ -27,6 +27,7 @@ METRICS = {
     "sequence": ("accuracy",),
     "token": ("f1", "token_accuracy"),
     "mlm": ("perplexity", "token_accuracy"),
+    "text2text": ("exact_match",),
 }
 RECORD = "finetuning.json"
 RESUME = "_resume"  # what a run needs to go on, there until it is complete
@@ -174,7 +175,7 @@ def _train(
 
 def _model(task: Task, encoder, seed: int) -> tuple[nn.Module, object]:
     """Model and tokenizer to train; of a given model, a copy with the names of the classes."""
-    labels = list(task.labels)
+    labels = [] if task.kind == "text2text" else list(task.labels)
     if isinstance(encoder, str | Path):
         return load_encoder(encoder, task.kind, labels or None, seed=seed)
     model, tokenizer = encoder

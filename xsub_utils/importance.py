@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xsub_utils.batches import IGNORED
-from xsub_utils.evaluate import Batches, eval_mode, forward, predict, split_labels
+from xsub_utils.evaluate import Batches, eval_mode, forward, predict, predictions, split_labels
 from xsub_utils.gates import head_gates, head_shape
 from xsub_utils.names import one_of
 
@@ -164,7 +164,10 @@ def _batch_gradients(
         labels, logits = forward(model, batch)
     losses = predict(logits, labels, "perplexity")
     (gradients,) = torch.autograd.grad(_loss(losses, labels, per), gates)
-    output = losses.detach() if metric == "perplexity" else predict(logits, labels, metric)
+    if metric == "exact_match":
+        ((output,), _) = predictions(model, [batch], start, metric, part)
+    else:
+        output = losses.detach() if metric == "perplexity" else predict(logits, labels, metric)
     return gradients.cpu().reshape(-1, *start.shape), output, labels
 
 

@@ -26,6 +26,7 @@ METRICS = {
     "f1": "span F1",
     "token_accuracy": "tagging accuracy",
     "perplexity": "perplexity",
+    "exact_match": "exact match",
 }
 RANGE = {"errorbar": ("pi", 100)}  # lines: from the lowest to the highest of all seeds
 SPREAD = {"errorbar": "sd"}  # points: ± one standard deviation over all seeds

@@ -53,7 +53,7 @@ _LARGE = Settings(batch_size=32, lr=2e-5, warmup=0)
 
 # Study → name or kind of task → settings. Where a study says fp16, "auto" stands: bf16 needs no loss scaling.
 PRESETS: dict[str, dict[str, Settings]] = {
-    "minibabel": {"sequence": Settings(), "token": Settings(), "mlm": Settings(epochs=2)},
+    "minibabel": {"sequence": Settings(), "token": Settings(), "mlm": Settings(epochs=2), "text2text": Settings()},
     # A: Apostolikas et al. 2023, the published scripts.
     "A": dict.fromkeys(("sequence", "token"), replace(_LARGE, epochs=2, max_length=512)),
     # B: Belitsky et al. 2024, the published scripts.

@@ -106,7 +106,7 @@ class Rows(Dataset):
     Args:
         examples: In the columns of the kind, see `make_batches`.
         tokenizer: A transformers tokenizer.
-        kind: "sequence", "token" or "mlm".
+        kind: "sequence", "token", "mlm" or "text2text".
         max_length: Longest input in sub-words.
     """
 
@@ -115,6 +115,7 @@ class Rows(Dataset):
         unmasked = "text" if kind == "mlm" else kind
         settings = {"batch_size": len(examples), "max_length": max_length, "bucket": False}
         (self.tensors,) = make_batches(examples, tokenizer, unmasked, **settings)
+        self._uncut = {"labels"} if kind in ("sequence", "text2text") else set()
         self.languages = examples["language"].tolist()
         self.lengths = self.tensors["attention_mask"].sum(1).numpy()
         self._ids = self.tensors["input_ids"].numpy()
@@ -123,10 +124,10 @@ class Rows(Dataset):
         return len(self.lengths)
 
     def __getitems__(self, chosen: list[int]) -> dict[str, Tensor]:
-        """One batch, no longer than its longest example."""
+        """One batch, its inputs no longer than the longest of them."""
         longest = int(self.lengths[chosen].max())
         return {
-            name: tensor[chosen] if tensor.ndim == 1 else tensor[chosen, :longest]
+            name: tensor[chosen] if name in self._uncut else tensor[chosen, :longest]
             for name, tensor in self.tensors.items()
         }
 
@@ -223,8 +224,8 @@ class Recorder(TrainerCallback):
         partial = self.resume / epoch
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        weights = [checkpoint / "config.json", *checkpoint.glob("*.safetensors*")]
-        for file in (*weights, *(self.resume / "tokenizer").iterdir()):
+        model = [checkpoint / "config.json", *checkpoint.glob("generation_config.json")]
+        for file in (*model, *checkpoint.glob("*.safetensors*"), *(self.resume / "tokenizer").iterdir()):
             _link(file, partial / file.name)
         shutil.rmtree(self.out / epoch, ignore_errors=True)
         partial.replace(self.out / epoch)

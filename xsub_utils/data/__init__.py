@@ -3,5 +3,6 @@
 from xsub_utils.data.columns import TASKS, TaskSpec
 from xsub_utils.data.splits import SPLITS
 from xsub_utils.data.tasks import SIZES, Task, load_task
+from xsub_utils.data.text2text import text_to_text
 
-__all__ = ["SIZES", "SPLITS", "TASKS", "Task", "TaskSpec", "load_task"]
+__all__ = ["SIZES", "SPLITS", "TASKS", "Task", "TaskSpec", "load_task", "text_to_text"]

@@ -23,9 +23,11 @@ class TaskSpec:
 
     Args:
         name: Name of the task.
-        kind: "sequence" (a label per example), "token" (a label per word), "mlm" or "text" (no labels).
+        kind: "sequence" (a label per example), "token" (a label per word), "text2text" (a text to generate), "mlm" or
+            "text" (no labels).
         labels: Names of the classes; a label is an index into them.
-        metric: "accuracy", "f1" (of entity spans), "token_accuracy" or "perplexity"; None for plain text.
+        metric: "accuracy", "f1" (of entity spans), "token_accuracy", "exact_match" (of generated text) or "perplexity";
+            None for plain text.
         pair: Whether an example is a pair of texts.
     """
 
@@ -45,7 +47,7 @@ class TaskSpec:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that every example has beside `id` and `language`."""
-        return self.inputs + {"sequence": ("label",), "token": ("labels",)}.get(self.kind, ())
+        return self.inputs + {"sequence": ("label",), "token": ("labels",), "text2text": ("target",)}.get(self.kind, ())
 
 
 UPOS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X"

@@ -35,7 +35,7 @@ class Task:
         spec: Kind, labels and metric of the task.
         languages: Codes of the languages.
         splits: Split -> examples, with columns `id` (the same in translations of each other), `language`, and
-            by kind `text`, `label`; `text`, `text_pair`, `label`; `tokens`, `labels`; or `text`.
+            by kind `text`, `label`; `text`, `text_pair`, `label`; `tokens`, `labels`; `text`, `target`; or `text`.
         source: "minibabel", "hub" or "local".
         identity: Digest of the content; equal for equal examples, wherever they come from.
     """
@@ -53,7 +53,7 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """What is predicted: "sequence", "token", "mlm" or "text" (nothing)."""
+        """What is predicted: "sequence", "token", "text2text", "mlm" or "text" (nothing)."""
         return self.spec.kind
 
     @property
