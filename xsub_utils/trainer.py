@@ -5,6 +5,7 @@ could be done once. And a run that is killed has to go on as if nothing had happ
 on seed and epoch alone, all else is in the checkpoint.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -61,7 +62,12 @@ def train(
     if reached and recorder.exhausted(_state(reached)["log_history"]):
         return
     bar = [ProgressBar()] if progress else []
-    make(model, arguments, rows, [recorder, *bar]).train(reached and str(reached))
+    run = make(model, arguments, rows, [recorder, *bar])
+    gc.freeze()  # before it begins, accelerate collects garbage, for which all that is there would be looked through
+    try:
+        run.train(reached and str(reached))
+    finally:
+        gc.unfreeze()
 
 
 def training_arguments(folder: Path, settings: Settings, seed: int) -> TrainingArguments:

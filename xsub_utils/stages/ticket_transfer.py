@@ -12,18 +12,19 @@ from xsub_utils import representations
 from xsub_utils.data.published import published_tickets
 from xsub_utils.encoders import load_encoder
 from xsub_utils.stages import kinship, states
-from xsub_utils.stages.tickets import HALF, KINDS, LONGER, ONE_SHOT, RANDOM, TICKET, found, longer, mask_of, retrained
+from xsub_utils.stages.tickets import KINDS, LONGER, ONE_SHOT, RANDOM, TICKET, Plan, found, longer, mask_of, retrained
 from xsub_utils.study import Study, load_model, stored_table
 from xsub_utils.tickets import mask_overlap
 from xsub_utils.weight_masks import mask_digest, random_weight_mask, weight_mask_applied
 
 CONTROLS = (ONE_SHOT, RANDOM)
+DIFFERS = {"language": "another language", "seed": "another seed", "task": "another task"}
 PRETRAINED, MASKED, SHUFFLED = "before training", "before training, ticket's mask", "before training, random mask"
 WHOLE, TRAINED = "trained, whole", "trained, ticket"
 OURS, THEIRS = "MiniBabel", "published (mBERT)"
 
 
-def transfer(study: Study, task: str, seed: int, sparsities: Sequence[float]) -> pd.DataFrame:
+def transfer(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
     """a(s, t): score in t after training on t with the mask of s.
 
     Returns:
@@ -31,17 +32,17 @@ def transfer(study: Study, task: str, seed: int, sparsities: Sequence[float]) ->
         ticket, as a share of its score; above 0 is better, also of perplexities).
     """
     rows = []
-    for sparsity, target in product(sparsities, study.languages):
+    for sparsity, target in product(plan.elsewhere, study.languages):
         for source in (*study.languages, *CONTROLS):
             kind, whose = (source, target) if source in CONTROLS else (TICKET, source)
-            score = _score(study, task, seed, target, (task, whose, kind), sparsity)
+            score = _score(study, task, seed, target, (task, whose, kind), plan, sparsity)
             rows.append((sparsity, source, target, score))
     table = pd.DataFrame(rows, columns=["sparsity", "source", "target", "score"])
     own = table[table["source"] == table["target"]].set_index(["sparsity", "target"])["score"]
     return _relative(study, task, table.assign(task=task, seed=seed), ["sparsity", "target"], own)
 
 
-def across_tasks(study: Study, task: str, seed: int, sources: Sequence[str], sparsity: float = HALF) -> pd.DataFrame:
+def across_tasks(study: Study, task: str, seed: int, sources: Sequence[str], plan: Plan) -> pd.DataFrame:
     """Score in each language after training on a task with the mask that another task found in the language.
 
     Returns:
@@ -49,14 +50,14 @@ def across_tasks(study: Study, task: str, seed: int, sources: Sequence[str], spa
     """
     rows = []
     for target in study.languages:
-        rows += [(one, target, _score(study, task, seed, target, (one, target, TICKET), sparsity)) for one in sources]
-        rows.append((RANDOM, target, _score(study, task, seed, target, (task, target, RANDOM), sparsity)))
+        masks = {one: (one, target, TICKET) for one in sources} | {RANDOM: (task, target, RANDOM)}
+        rows += [(one, target, _score(study, task, seed, target, mask, plan)) for one, mask in masks.items()]
     table = pd.DataFrame(rows, columns=["source", "target", "score"])
     own = table[table["source"] == task].set_index("target")["score"]
     return _relative(study, task, table.assign(task=task, seed=seed), ["target"], own)
 
 
-def kinds(study: Study, task: str, seed: int, chosen: Sequence[str] = KINDS, sparsity: float = HALF) -> pd.DataFrame:
+def kinds(study: Study, task: str, seed: int, plan: Plan, chosen: Sequence[str] = KINDS) -> pd.DataFrame:
     """Score in each language with each kind of mask, trained on it, and of the whole model trained as often or as long.
 
     Returns:
@@ -64,27 +65,28 @@ def kinds(study: Study, task: str, seed: int, chosen: Sequence[str] = KINDS, spa
     """
     rows = []
     for language in study.languages:
-        table = found(study, task, seed, language).scores
+        table = found(study, task, seed, language, plan).scores
         rows.append(("whole model", language, float(table.loc[table["sparsity"] == 0, "score"].iloc[0])))
         if set(KINDS) <= set(chosen):
-            rows.append((LONGER, language, longer(study, task, seed, language, sparsity)))
-        rows += [
-            (one, language, _score(study, task, seed, language, (task, language, one), sparsity)) for one in chosen
-        ]
+            rows.append((LONGER, language, longer(study, task, seed, language, plan)))
+        rows += [(one, language, _score(study, task, seed, language, (task, language, one), plan)) for one in chosen]
     table = pd.DataFrame(rows, columns=["kind", "language", "score"])
     whole = table[table["kind"] == "whole model"].set_index("language")["score"]
     return _relative(study, task, table.assign(task=task, seed=seed), ["language"], whole)
 
 
-def _score(study: Study, task: str, seed: int, target: str, mask: tuple, sparsity: float) -> float:
+def _score(
+    study: Study, task: str, seed: int, target: str, mask: tuple, plan: Plan, sparsity: float | None = None
+) -> float:
     """Score on `target` with the mask (task, language, kind); a language's own ticket was trained when it was found."""
+    sparsity = plan.main if sparsity is None else sparsity
+    own = found(study, task, seed, target, plan)
     if mask == (task, target, TICKET):
-        table = found(study, task, seed, target).scores
-        return float(table.loc[table["sparsity"] == sparsity, "score"].iloc[0])
+        return float(own.scores.loc[own.scores["sparsity"] == sparsity, "score"].iloc[0])
     of, language, kind = mask
-    weights, own = mask_of(study, of, seed, language, kind, sparsity), found(study, task, seed, target).masks[sparsity]
-    common = {name: one for name, one in weights.items() if name in own}  # one task's model may lack a pooler
-    return retrained(study, task, seed, target, common)
+    weights = mask_of(study, of, seed, language, kind, plan, sparsity)
+    common = {name: one for name, one in weights.items() if name in own.masks[sparsity]}  # one may have a pooler
+    return retrained(study, task, seed, target, common, plan)
 
 
 def _relative(study: Study, task: str, table: pd.DataFrame, keys: list[str], reference: pd.Series) -> pd.DataFrame:
@@ -93,21 +95,21 @@ def _relative(study: Study, task: str, table: pd.DataFrame, keys: list[str], ref
     return table.assign(relative=sign * (table["score"] - base) / base)
 
 
-def overlaps(study: Study, tasks: Sequence[str], seeds: Sequence[int], sparsity: float = HALF) -> pd.DataFrame:
+def overlaps(study: Study, tasks: Sequence[str], seeds: Sequence[int], plan: Plan) -> pd.DataFrame:
     """Overlap of tickets that differ in one respect, and with the largest weights before training.
 
     Returns:
-        differs ("language", "seed", "task", or "before training"), task, task_b, seed, a, b (languages), by ("total",
+        differs (one of `DIFFERS`, or "largest before training"), task, task_b, seed, a, b (languages), by ("total",
         "layer", "component"), part, jaccard, expected, expected_within (as in `mask_overlap`).
     """
     masks = {
-        (task, seed, code): found(study, task, seed, code).masks[sparsity]
+        (task, seed, code): found(study, task, seed, code, plan).masks[plan.main]
         for task, seed, code in product(tasks, seeds, study.languages)
     }
     pairs = list(_pairs(list(masks)))
     tables = [(differs, one, other, masks[one], masks[other]) for differs, one, other in pairs]
     for one, mask in masks.items():
-        tables.append(("before training", one, one, mask, mask_of(study, *one[:2], one[2], ONE_SHOT, sparsity)))
+        tables.append((ONE_SHOT, one, one, mask, mask_of(study, *one, ONE_SHOT, plan)))
     found_ = []
     for differs, one, other, first, second in tables:
         places = {"differs": differs, "task": one[0], "task_b": other[0], "seed": one[1], "a": one[2], "b": other[2]}
@@ -117,11 +119,20 @@ def overlaps(study: Study, tasks: Sequence[str], seeds: Sequence[int], sparsity:
 
 
 def _pairs(keys: Sequence[tuple]) -> Iterator[tuple[str, tuple, tuple]]:
-    names = ("task", "seed", "language")
+    names = ("task", "seed", "language")  # as the keys
     for one, other in combinations(keys, 2):
         unequal = [name for name, x, y in zip(names, one, other, strict=True) if x != y]
         if len(unequal) == 1:
-            yield unequal[0], one, other
+            yield DIFFERS[unequal[0]], one, other
+
+
+def matrix(total: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Mean overlap of the tickets of two languages, of one with that of another seed: task, a, b, jaccard."""
+    kept = total[total["differs"].isin([DIFFERS["language"], DIFFERS["seed"]])]
+    both = pd.concat([kept, kept[kept["a"] != kept["b"]].rename(columns={"a": "b", "b": "a"})])
+    means = both.groupby(["task", "a", "b"], sort=False)["jaccard"].mean()
+    order = pd.MultiIndex.from_product([kept["task"].unique(), study.languages, study.languages])
+    return means.reindex(order.set_names(["task", "a", "b"])).reset_index()
 
 
 def predicted(overlap: pd.DataFrame, transferred: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -131,7 +142,7 @@ def predicted(overlap: pd.DataFrame, transferred: pd.DataFrame, study: Study) ->
         As `specialisation.correlations` takes it: measure, task, a (target), b (source), likeness, share (the relative
         change of the score).
     """
-    some = overlap[overlap["differs"].eq("language") & overlap["by"].eq("total")]
+    some = overlap[overlap["differs"].eq(DIFFERS["language"]) & overlap["by"].eq("total")]
     above = (some["jaccard"] - some["expected_within"]) / (1 - some["expected_within"])
     both = pd.concat([some.assign(value=above), some.assign(value=above, a=some["b"], b=some["a"])])
     likeness = {"mask Jaccard above chance": both.groupby(["task", "a", "b"])["value"].mean()}
@@ -159,7 +170,7 @@ def clusters(overlap: pd.DataFrame, study: Study) -> pd.DataFrame:
     """
     kin, codes = kinship.family(study).to_numpy(), list(study.languages)
     families, rows = kin.argmax(1), []
-    for task, some in overlap[overlap["differs"].eq("language") & overlap["by"].eq("total")].groupby(
+    for task, some in overlap[overlap["differs"].eq(DIFFERS["language"]) & overlap["by"].eq("total")].groupby(
         "task", sort=False
     ):
         wide = some.pivot_table(index="a", columns="b", values="jaccard").reindex(index=codes, columns=codes)
@@ -171,7 +182,7 @@ def clusters(overlap: pd.DataFrame, study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "clusters", "families", "adjusted_rand"])
 
 
-def retrieval(study: Study, task: str, seed: int, sparsity: float = HALF) -> pd.DataFrame:
+def retrieval(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
     """How often a sentence finds its translation, between the language of a ticket and each other one.
 
     Returns:
@@ -184,11 +195,9 @@ def retrieval(study: Study, task: str, seed: int, sparsity: float = HALF) -> pd.
         start = load_encoder(study.encoder_folder(), data.kind, list(data.labels) or None, seed=seed)[0]
         plain, rows = _states(study, start), []
         for language in study.languages:
-            own = found(study, task, seed, language)
-            mask = own.masks[sparsity]
-            read = {PRETRAINED: plain, WHOLE: _states(study, load_model(own.whole))}
-            if sparsity == HALF:
-                read[TRAINED] = _states(study, load_model(own.half))
+            own = found(study, task, seed, language, plan)
+            mask, trained = own.masks[plan.main], {WHOLE: own.whole, TRAINED: own.sparse}
+            read = {PRETRAINED: plain} | {name: _states(study, load_model(path)) for name, path in trained.items()}
             for name, one in ((MASKED, mask), (SHUFFLED, random_weight_mask(mask, seed))):
                 with weight_mask_applied(start, one):
                     read[name] = _states(study, start)
@@ -196,7 +205,7 @@ def retrieval(study: Study, task: str, seed: int, sparsity: float = HALF) -> pd.
                      for level, value in enumerate(_accuracies(of, language))]  # fmt: skip
         return pd.DataFrame(rows, columns=["model", "language", "level", "accuracy"])
 
-    digests = [mask_digest(found(study, task, seed, code).masks[sparsity]) for code in study.languages]
+    digests = [mask_digest(found(study, task, seed, code, plan).masks[plan.main]) for code in study.languages]
     key = {"task": study.task(task).identity, "text": study.task("parallel").identity, "seed": seed, "masks": digests}
     return stored_table("ticket-retrieval", key, compute).assign(task=task, seed=seed)
 
@@ -220,7 +229,7 @@ def _accuracies(of: dict[str, list], language: str) -> list[float]:
     ]  # fmt: skip
 
 
-def beside_published(transferred: pd.DataFrame, sparsity: float = HALF) -> pd.DataFrame:
+def beside_published(transferred: pd.DataFrame, sparsity: float = 0.5) -> pd.DataFrame:
     """Relative changes against the target's own ticket, ours and the published ones, at the same sparsity.
 
     Returns:

@@ -23,14 +23,37 @@ from xsub_utils.tickets import keep_largest, prunable_weights
 from xsub_utils.weight_masks import WeightMask, mask_digest, random_weight_mask
 
 MIXED = "all"  # in place of a language: the same number of examples, of all languages
-SPARSITIES = tickets.TENTHS
-HALF, MORE = 0.5, 0.8  # sparsities whose masks are looked at elsewhere
 TICKET, SEED, POOLED = "ticket", "ticket of another seed", "ticket of all languages"
 ONE_SHOT, CHANGED, FISHER = "largest before training", "largest changes", "largest Fisher information"
-WITHIN, RANDOM, PARTLY = "random, as many of each matrix", "random", "ticket at 30 %, then random"
+WITHIN, RANDOM, PARTLY = "random, as many of each matrix", "random", "denser ticket, then random"
 LONGER = "whole model, trained as long"  # as all rounds together that lead to a ticket
 KINDS = (TICKET, SEED, POOLED, ONE_SHOT, CHANGED, FISHER, PARTLY, WITHIN, RANDOM)
 FEW = (TICKET, ONE_SHOT, WITHIN, RANDOM)
+
+
+class Plan(NamedTuple):
+    """What tickets are looked for, and how their models are trained.
+
+    Attributes:
+        sparsities: Rising; one for each round.
+        elsewhere: Those of them whose masks are tried elsewhere, too; the first of them in everything.
+        batch_size: Of the training; 0 leaves the preset's.
+    """
+
+    sparsities: tuple[float, ...] = tickets.TENTHS
+    elsewhere: tuple[float, ...] = (0.5,)
+    batch_size: int = 0
+
+    @property
+    def main(self) -> float:
+        """The sparsity at which everything is looked at."""
+        return self.elsewhere[0]
+
+    def course(self, study: Study, task: str) -> Settings:
+        """How all models are trained: as the study has it, without scores on the way."""
+        preset = settings.preset(study.preset, study.task(task))
+        batch_size = self.batch_size or preset.batch_size
+        return replace(preset, epochs=study.epochs or preset.epochs, batch_size=batch_size, eval_size=0)
 
 
 class Found(NamedTuple):
@@ -39,23 +62,22 @@ class Found(NamedTuple):
     masks: dict[float, WeightMask]
     scores: pd.DataFrame  # sparsity, language, score
     whole: Path
-    half: Path
+    sparse: Path  # with the ticket of the main sparsity
 
 
-def course(study: Study, task: str) -> Settings:
-    """How all of them are trained: as the study has it, without scores on the way."""
-    preset = settings.preset(study.preset, study.task(task))
-    return replace(preset, epochs=study.epochs or preset.epochs, eval_size=0)
-
-
-def found(study: Study, task: str, seed: int, language: str) -> Found:
+def found(study: Study, task: str, seed: int, language: str, plan: Plan) -> Found:
     """Tickets of rising sparsity by iterative magnitude pruning, in the store.
 
     Args:
-        study, task, seed: Of the models.
+        study, task, seed, plan: Of the models.
         language: Whose training data; `MIXED` for as many examples, of all languages.
+
+    Raises:
+        ValueError: If a mask is to be tried elsewhere whose sparsity no round reaches.
     """
-    data, encoder, chosen = _data(study, task, language), study.encoder_folder(), course(study, task)
+    if missing := [one for one in plan.elsewhere if one not in plan.sparsities]:
+        raise ValueError(f"elsewhere: no round reaches sparsity {missing[0]}; there are {list(plan.sparsities)}")
+    data, encoder, chosen = _data(study, task, language), study.encoder_folder(), plan.course(study, task)
     scored = study.languages if language == MIXED else [language]
     key = {
         "task": data.identity,
@@ -63,40 +85,41 @@ def found(study: Study, task: str, seed: int, language: str) -> Found:
         "seed": seed,
         "languages": list(scored),
         "settings": asdict(chosen),
-        "sparsities": list(SPARSITIES),
+        "sparsities": list(plan.sparsities),
+        "kept": plan.main,
     }
 
     def build(out: Path) -> None:
         runs, rows = out / "rounds", []
         of = {"languages": list(scored), "settings": chosen, "progress": False}
-        for ticket in tickets.find_tickets(data, encoder, seed, runs, sparsities=SPARSITIES, **of):
+        for ticket in tickets.find_tickets(data, encoder, seed, runs, sparsities=plan.sparsities, **of):
             masks.save_masks(out / _file(ticket.sparsity), ticket.mask, {})
             model = load_finetuned(ticket.folder)[0]
             rows += [(ticket.sparsity, code, _score(study, task, model, code)) for code in scored]
-            if ticket.sparsity in (0, HALF):
+            if ticket.sparsity in (0, plan.main):
                 shutil.copytree(ticket.folder, out / ticket.folder.name, dirs_exist_ok=True)
         pd.DataFrame(rows, columns=["sparsity", "language", "score"]).to_parquet(out / "scores.parquet", index=False)
         shutil.rmtree(runs)
 
     folder = store.get_or_build("tickets", key, build, code=[tickets], resume=True)
-    kept = {sparsity: masks.load_masks(folder / _file(sparsity))[0] for sparsity in (0.0, *SPARSITIES)}
+    kept = {sparsity: masks.load_masks(folder / _file(sparsity))[0] for sparsity in (0.0, *plan.sparsities)}
     table = pd.read_parquet(folder / "scores.parquet")
-    return Found(kept, table, folder / "sparsity-0", folder / f"sparsity-{100 * HALF:g}")
+    return Found(kept, table, folder / "sparsity-0", folder / f"sparsity-{100 * plan.main:g}")
 
 
-def retrained(study: Study, task: str, seed: int, language: str, mask: WeightMask) -> float:
+def retrained(study: Study, task: str, seed: int, language: str, mask: WeightMask, plan: Plan) -> float:
     """Score in a language after training on it with only the weights of a mask, from the encoder's; stored."""
 
     def train(data: Task, out: Path, **options) -> Path:
         return tickets.finetune_ticket(data, study.encoder_folder(), seed, out, mask, **options)
 
-    return _trained(study, task, seed, language, course(study, task), mask_digest(mask), train)
+    return _trained(study, task, seed, language, plan.course(study, task), mask_digest(mask), train)
 
 
-def longer(study: Study, task: str, seed: int, language: str, sparsity: float) -> float:
-    """Score of the whole model, trained for as many epochs as all the rounds together that lead to a ticket."""
-    chosen = course(study, task)
-    chosen = replace(chosen, epochs=chosen.epochs * (1 + sum(one <= sparsity for one in SPARSITIES)))
+def longer(study: Study, task: str, seed: int, language: str, plan: Plan) -> float:
+    """Score of the whole model, trained for as many epochs as all the rounds together that lead to the main ticket."""
+    chosen = plan.course(study, task)
+    chosen = replace(chosen, epochs=chosen.epochs * (1 + sum(one <= plan.main for one in plan.sparsities)))
 
     def train(data: Task, out: Path, **options) -> Path:
         return finetune(data, study.encoder_folder(), seed, out, **options)
@@ -125,18 +148,22 @@ def _trained(study: Study, task: str, seed: int, language: str, chosen: Settings
     return float(pd.read_parquet(folder / "score.parquet")["score"].iloc[0])
 
 
-def mask_of(study: Study, task: str, seed: int, language: str, kind: str, sparsity: float) -> WeightMask:
-    """A mask of one of the `KINDS`, of this sparsity.
+def mask_of(
+    study: Study, task: str, seed: int, language: str, kind: str, plan: Plan, sparsity: float | None = None
+) -> WeightMask:
+    """A mask of one of the `KINDS`, of a sparsity of the plan, by default the main one.
 
-    Those that need a trained model take the whole model that the tickets began with.
+    Those that need a trained model take the whole model that the tickets began with. The other seed is 1 for 0, 0 for
+    1, 3 for 2, and so on. A ticket is pruned further at random from the one nearest to 30 %.
     """
+    sparsity = plan.main if sparsity is None else sparsity
     if kind == TICKET:
-        return found(study, task, seed, language).masks[sparsity]
+        return found(study, task, seed, language, plan).masks[sparsity]
     if kind == SEED:
-        return found(study, task, seed ^ 1, language).masks[sparsity]
+        return found(study, task, seed ^ 1, language, plan).masks[sparsity]
     if kind == POOLED:
-        return found(study, task, seed, MIXED).masks[sparsity]
-    own, start = found(study, task, seed, language), _start(study, task, seed)
+        return found(study, task, seed, MIXED, plan).masks[sparsity]
+    own, start = found(study, task, seed, language, plan), _start(study, task, seed)
     if kind == ONE_SHOT:
         return keep_largest(start, sparsity)
     if kind == CHANGED:
@@ -147,15 +174,16 @@ def mask_of(study: Study, task: str, seed: int, language: str, kind: str, sparsi
         return keep_largest(tickets.fisher_information(load_model(own.whole), batches), sparsity)
     draw = len(KINDS) * seed + study.languages.index(language)
     if kind == PARTLY:
-        return tickets.prune_randomly(own.masks[0.3], sparsity, draw)
+        denser = min((one for one in own.masks if one < sparsity), key=lambda one: abs(one - 0.3))
+        return tickets.prune_randomly(own.masks[denser], sparsity, draw)
     if kind == WITHIN:
         return random_weight_mask(own.masks[sparsity], seed)
     return tickets.prune_randomly(own.masks[0.0], sparsity, draw)
 
 
-def curves(study: Study, task: str, seed: int) -> pd.DataFrame:
+def curves(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
     """Score of the tickets of each language on its own report split: task, seed, language, sparsity, score."""
-    tables = [found(study, task, seed, language).scores for language in study.languages]
+    tables = [found(study, task, seed, language, plan).scores for language in study.languages]
     return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed)
 
 
