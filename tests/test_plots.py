@@ -29,6 +29,7 @@ FIVE = ["mask seed", "model seed", "language", "task", "task and language"]
 ESTIMATES = grid(task=TASKS, sign=["positive", "negative"], condition=["own subnetwork", "random heads"])
 HEADS = grid(task=TASKS, language=LANGUAGES, layer=[1, 2, 3], head=[1, 2])
 VARIANTS = ["full", "sparse, own heads"]
+DIFFERS = ["another language", "another seed"]
 PAIR = {"pair": ["qaa + qab"], "language": ["qaa", "qab"]}
 TABLES = {
     "00_family": pd.DataFrame(
@@ -169,6 +170,29 @@ TABLES = {
     "06_composed_shares": with_numbers(grid(task=TASKS, seed=SEEDS, way=["union", "own"], **PAIR), "own", "other"),
     "06_left_out": with_numbers(
         grid(task=TASKS, seed=SEEDS, variant=VARIANTS, trained=["with it", "without it"], heads=["all", "own"]), "score"
+    ),
+    "07_ticket_curves": with_numbers(
+        grid(task=["nli", "mlm"], seed=SEEDS, language=LANGUAGES, sparsity=[0.0, 0.5]), "score"
+    ),
+    "07_ticket_kinds": with_numbers(
+        grid(task=TASKS, seed=SEEDS, kind=["ticket", "random"], language=LANGUAGES), "relative"
+    ),
+    "07_ticket_layers": with_numbers(grid(task=TASKS, differs=DIFFERS, part=[1, 2], a=LANGUAGES), "jaccard"),
+    "07_ticket_components": with_numbers(grid(task=TASKS, differs=DIFFERS, part=["query", "key"]), "jaccard"),
+    "07_ticket_overlap": with_numbers(grid(task=TASKS, a=LANGUAGES, b=LANGUAGES), "jaccard"),
+    "07_ticket_transfer": with_numbers(
+        grid(sparsity=[0.5, 0.8], task=TASKS, seed=SEEDS, source=[*LANGUAGES, "random"], target=LANGUAGES), "relative"
+    ),
+    "07_ticket_sources": with_numbers(
+        grid(sparsity=[0.5, 0.8], task=TASKS, seed=SEEDS, source=LANGUAGES, target=LANGUAGES), "relative"
+    ),
+    "07_ticket_tasks": with_numbers(grid(task=TASKS, source=[*TASKS, "random"], target=LANGUAGES), "relative"),
+    "07_ticket_pairs": with_numbers(grid(measure=["Jaccard", "tree"], task=TASKS, a=LANGUAGES), "likeness", "share"),
+    "07_ticket_retrieval": with_numbers(
+        grid(task=TASKS, seed=SEEDS, model=["trained", "before"], language=LANGUAGES, level=[0, 1]), "accuracy"
+    ).assign(chance=0.1),
+    "07_ticket_published": with_numbers(
+        grid(where=["MiniBabel", "published"], task=TASKS, mask=["random", "ticket"], target=LANGUAGES), "relative"
     ),
 }
 

@@ -1,6 +1,8 @@
 """Lottery tickets: what is pruned, what is kept in each round, what training may move, and which tickets win."""
 
+from dataclasses import replace
 from itertools import pairwise
+from operator import and_, or_
 
 import pytest
 import torch
@@ -26,6 +28,9 @@ from transformers import (
 
 from xsub_utils import trainer
 from xsub_utils.batches import make_batches
+from xsub_utils.data import load_task, text_to_text
+from xsub_utils.encoders import train_tokenizer
+from xsub_utils.evaluate import evaluate
 from xsub_utils.finetune import checkpoints, finetune, load_finetuned
 from xsub_utils.masks import load_masks
 from xsub_utils.settings import Settings
@@ -35,12 +40,15 @@ from xsub_utils.tickets import (
     finetune_ticket,
     fisher_information,
     is_winning,
+    joint_overlap,
     keep_largest,
+    mask_overlap,
     matrix,
     prunable_weights,
     prune_randomly,
 )
 from xsub_utils.trainer import LengthGrouped, Rows
+from xsub_utils.weight_masks import random_weight_mask
 
 DECAYED = Settings(epochs=2, batch_size=8, lr=0.01, warmup=3, weight_decay=0.1)
 BERT = {f"bert.encoder.layer.{layer}.{component}.weight" for layer in range(2) for component in (
@@ -370,6 +378,79 @@ def test_late_rewinding_begins_after_an_epoch_of_the_whole_model(reviews, encode
 def test_sparsities_have_to_rise(wrong, reviews, encoder, tmp_path):
     with pytest.raises(ValueError, match="rising shares between 0 and 1"):
         find_tickets(reviews, encoder, 3, tmp_path, sparsities=wrong)
+
+
+def test_an_encoder_decoder_finds_tickets_in_both_stacks(tmp_path):
+    task = text_to_text(load_task("nli", ["qaa"], sizes={"train": 24, "report": 8}))
+    texts = [*task.examples("train")["text"], *task.examples("train")["target"]]
+    tokenizer = train_tokenizer(texts, 150, max_length=60)
+    shape = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 2, "num_heads": 2}
+    ids = {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    torch.manual_seed(0)
+    MT5ForConditionalGeneration(MT5Config(vocab_size=len(tokenizer), **shape, **ids)).save_pretrained(tmp_path / "mt5")
+    tokenizer.save_pretrained(tmp_path / "mt5")
+    options = {"scope": "stack", "sparsities": (0.2, 0.5), "settings": replace(QUICK, epochs=1), "progress": False}
+    found = find_tickets(task, tmp_path / "mt5", 0, tmp_path / "out", **options)
+    for ticket in found:
+        weights = prunable_weights(load_finetuned(ticket.folder)[0])
+        for stack in ("encoder", "decoder"):
+            names = [name for name in ticket.mask if matrix(name).stack == stack]
+            dropped = torch.cat([~ticket.mask[name].flatten() for name in names])
+            assert int(dropped.sum()) == round(ticket.sparsity * len(dropped))
+            assert not any(weights[name][~ticket.mask[name]].any() for name in names)
+    batches = make_batches(task.examples("report"), tokenizer, task.kind)
+    assert 0 <= evaluate(load_finetuned(found[-1].folder)[0], batches, task.metric) <= 1
+
+
+# Overlap
+
+
+def weight_masks(model, share=0.5):
+    shapes = {name: weight.shape for name, weight in prunable_weights(model).items()}
+    return [{name: torch.rand(shape) < share for name, shape in shapes.items()} for _ in range(3)]
+
+
+def test_overlap_is_that_of_the_parts():
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(vocab_size=20, **SHAPE))
+    a, b, c = weight_masks(model)
+    total = mask_overlap(a, b).iloc[0]
+    assert total["part"] == "all"
+    assert total["jaccard"] == pytest.approx((flat(a) & flat(b)).sum().item() / (flat(a) | flat(b)).sum().item())
+    layers = mask_overlap(a, b, "layer").set_index("part")["jaccard"]
+    assert list(layers.index) == [1, 2]  # the pooler is in none
+    names = [name for name in a if matrix(name).layer == 2]
+    both, some = (sum(int(join(a[name], b[name]).sum()) for name in names) for join in (and_, or_))
+    assert layers[2] == pytest.approx(both / some)
+    components = mask_overlap(a, b, "component").set_index("part")["jaccard"]
+    assert len(components) == 7
+    key = "bert.encoder.layer.{}.attention.self.key.weight"
+    pooled = [torch.cat([mask[key.format(i)].flatten() for i in range(2)]) for mask in (a, b)]
+    both, some = (pooled[0] & pooled[1]).sum().item(), (pooled[0] | pooled[1]).sum().item()
+    assert components["attention.self.key"] == pytest.approx(both / some)
+    stack = torch.stack([flat(one) for one in (a, b, c)])
+    assert joint_overlap([a, b, c]) == pytest.approx(stack.all(0).sum().item() / stack.any(0).sum().item())
+
+
+def test_chance_is_what_random_masks_share():
+    torch.manual_seed(0)
+    dense, thin = {"x": torch.rand(400, 100) < 0.9}, {"x": torch.rand(400, 100) < 0.1}
+    a, b = ({"a": one["x"], "b": other["x"]} for one, other in ((dense, thin), (dense, thin)))
+    found = mask_overlap(a, b).iloc[0]
+    drawn = [mask_overlap(random_weight_mask(a, seed), random_weight_mask(b, 50 + seed)) for seed in range(20)]
+    assert found["expected_within"] == pytest.approx(sum(one["jaccard"][0] for one in drawn) / 20, abs=2e-3)
+    assert found["expected"] == pytest.approx(0.25 / 0.75, abs=0.01)  # half of the entries, anywhere
+    assert found["expected_within"] > 0.6
+
+
+def test_masks_of_other_models_are_refused():
+    a = {"x": torch.ones(2, 3) > 0}
+    with pytest.raises(ValueError, match="no matrix in common"):
+        mask_overlap(a, {"y": a["x"]})
+    with pytest.raises(ValueError, match=r"b: 'x' is of shape \(3, 2\), in a of \(2, 3\)"):
+        mask_overlap(a, {"x": a["x"].T})
+    with pytest.raises(ValueError, match="masks: there is none"):
+        joint_overlap([])
 
 
 # Winning

@@ -224,6 +224,7 @@ OVER = {
     "04_stitching": ["end_tasks"],
     "05_tracin": ["tasks", "seeds"],
     "06_sft": ["tasks", "seeds"],
+    "07_tickets": ["target_tasks", "seeds"],
 }
 
 
@@ -261,7 +262,7 @@ def test_unknown_names_are_refused_in_one_line(repository, home, config, message
 def test_smoke_sweep(home):
     sweep(ROOT, study="smoke")
     drawn = {path.name for path in (home / "figures" / "smoke").iterdir()}
-    assert {name[:2] for name in drawn} == {"00", "01", "02", "03", "04", "05", "06"}
+    assert {name[:2] for name in drawn} == {"00", "01", "02", "03", "04", "05", "06", "07"}
     stems = {Path(name).stem for name in drawn}
     assert drawn == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf", "csv")}
     assert "nothing to do" in sweep(ROOT, study="smoke")[-1]

@@ -67,7 +67,7 @@ def kinds(study: Study, task: str, seed: int, plan: Plan, chosen: Sequence[str] 
     for language in study.languages:
         table = found(study, task, seed, language, plan).scores
         rows.append(("whole model", language, float(table.loc[table["sparsity"] == 0, "score"].iloc[0])))
-        if set(KINDS) <= set(chosen):
+        if seed in plan.long_seeds:
             rows.append((LONGER, language, longer(study, task, seed, language, plan)))
         rows += [(one, language, _score(study, task, seed, language, (task, language, one), plan)) for one in chosen]
     table = pd.DataFrame(rows, columns=["kind", "language", "score"])

@@ -38,11 +38,13 @@ class Plan(NamedTuple):
         sparsities: Rising; one for each round.
         elsewhere: Those of them whose masks are tried elsewhere, too; the first of them in everything.
         batch_size: Of the training; 0 leaves the preset's.
+        long_seeds: For which the whole model is also trained as long as all rounds to the main sparsity together.
     """
 
     sparsities: tuple[float, ...] = tickets.TENTHS
     elsewhere: tuple[float, ...] = (0.5,)
     batch_size: int = 0
+    long_seeds: tuple[int, ...] = ()
 
     @property
     def main(self) -> float:
@@ -162,7 +164,8 @@ def mask_of(
     if kind == SEED:
         return found(study, task, seed ^ 1, language, plan).masks[sparsity]
     if kind == POOLED:
-        return found(study, task, seed, MIXED, plan).masks[sparsity]
+        fewer = plan._replace(sparsities=tuple(one for one in plan.sparsities if one <= plan.main))
+        return found(study, task, seed, MIXED, fewer._replace(elsewhere=(plan.main,))).masks[sparsity]
     own, start = found(study, task, seed, language, plan), _start(study, task, seed)
     if kind == ONE_SHOT:
         return keep_largest(start, sparsity)

@@ -41,11 +41,9 @@ def mask_overlap(a: WeightMask, b: WeightMask, by: str = "total") -> pd.DataFram
     part = PARTS[one_of("by", by, PARTS)]
     counts = _counts(a, b).assign(part=[part(name) for name in a if name in b]).dropna(subset="part")
     table = counts.groupby("part", sort=False)[["size", "a", "b", "both", "within"]].sum()
-    anywhere = ratio(table["a"] * table["b"], table["size"])
-    found = {
-        name: ratio(shared, table["a"] + table["b"] - shared)
-        for name, shared in (("jaccard", table["both"]), ("expected", anywhere), ("expected_within", table["within"]))
-    }
+    size, kept, other = (table[name].to_numpy(dtype=float) for name in ("size", "a", "b"))
+    shared = {"jaccard": table["both"], "expected": ratio(kept * other, size), "expected_within": table["within"]}
+    found = {name: ratio(np.asarray(both), kept + other - np.asarray(both)) for name, both in shared.items()}
     return pd.DataFrame(found, index=table.index).reset_index().astype({"part": int if by == "layer" else str})
 
 

@@ -1,0 +1,176 @@
+"""Notebook 07 on a tiny study: which mask is trained where, and the tables made of it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from xsub_utils.data.published import published_tickets
+from xsub_utils.evaluate import evaluate
+from xsub_utils.finetune import load_finetuned
+from xsub_utils.stages import ticket_transfer, tickets
+from xsub_utils.stages.tickets import KINDS, MIXED, ONE_SHOT, RANDOM, TICKET, Plan
+from xsub_utils.study import Study
+from xsub_utils.tickets import mask_overlap, prunable_weights
+
+CODES = ("qaa", "qab", "qba")
+SMALL = {"train_size": 36, "score_size": 16, "stop_size": 20, "report_size": 24, "epochs": 1, "pool": 1}
+PLAN = Plan((0.3, 0.5), (0.5,), 16, (0,))
+pytestmark = pytest.mark.usefixtures("module_home")
+
+
+@pytest.fixture(scope="module")
+def study():
+    return Study(CODES, **SMALL)
+
+
+def flat(mask):
+    return torch.cat([one.flatten() for one in mask.values()])
+
+
+def test_a_ticket_is_stored_with_its_scores_and_two_of_its_models(study):
+    found = tickets.found(study, "nli", 0, "qaa", PLAN)
+    assert {sparsity: round(1 - float(flat(mask).double().mean()), 4) for sparsity, mask in found.masks.items()} == {
+        0.0: 0.0, 0.3: 0.3, 0.5: 0.5
+    }  # fmt: skip
+    batches = study.batches("nli", "report", "qaa")
+    for sparsity, folder in ((0.0, found.whole), (0.5, found.sparse)):
+        model, rows = load_finetuned(folder)[0], found.scores[found.scores["sparsity"] == sparsity]
+        assert rows["score"].tolist() == [evaluate(model, batches, "accuracy")]
+        for name, weight in prunable_weights(model).items():
+            assert not weight[~found.masks[sparsity][name]].any()
+    again = tickets.found(study, "nli", 0, "qaa", PLAN)
+    assert again.whole == found.whole
+    with pytest.raises(ValueError, match=r"elsewhere: no round reaches sparsity 0\.9; there are \[0\.3, 0\.5\]"):
+        tickets.found(study, "nli", 0, "qaa", PLAN._replace(elsewhere=(0.9,)))
+
+
+def test_training_with_the_own_ticket_is_what_the_round_did(study):
+    found = tickets.found(study, "nli", 0, "qaa", PLAN)
+    again = tickets.retrained(study, "nli", 0, "qaa", found.masks[0.5], PLAN)
+    assert again == found.scores.loc[found.scores["sparsity"] == 0.5, "score"].item()
+
+
+def test_tickets_of_all_languages_see_as_many_examples(study):
+    mixed = tickets._data(study, "nli", MIXED)
+    assert mixed.splits["train"]["language"].value_counts().to_dict() == dict.fromkeys(CODES, 12)
+    assert mixed.identity != study.task("nli").identity
+    scored = tickets.found(study, "nli", 0, MIXED, PLAN).scores
+    assert scored["language"].unique().tolist() == list(CODES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_mask_drops_as_much(kind, study):
+    mask = tickets.mask_of(study, "nli", 0, "qab", kind, PLAN)
+    own = tickets.found(study, "nli", 0, "qab", PLAN).masks[0.5]
+    assert {name: one.shape for name, one in mask.items()} == {name: one.shape for name, one in own.items()}
+    assert float(flat(mask).double().mean()) == pytest.approx(0.5, abs=1e-5)
+    share = mask_overlap(own, mask)["jaccard"][0]
+    assert share == 1 if kind == TICKET else share < 1
+    if kind == RANDOM:
+        assert share == pytest.approx(1 / 3, abs=0.01)
+    other = tickets.mask_of(study, "nli", 0, "qba", kind, PLAN)
+    same = mask_overlap(mask, other)["jaccard"][0] == 1
+    assert same == (kind in (ONE_SHOT, tickets.POOLED)), "one mask for all languages, or one for each"
+
+
+@pytest.fixture(scope="module")
+def transfer(study):
+    return ticket_transfer.transfer(study, "nli", 0, PLAN)
+
+
+def test_transfer_trains_the_target_with_the_mask_of_the_source(study, transfer):
+    assert len(transfer) == 3 * 5
+    cells = transfer.set_index(["source", "target"])
+    mask = tickets.found(study, "nli", 0, "qaa", PLAN).masks[0.5]
+    assert cells.loc[("qaa", "qba"), "score"] == tickets.retrained(study, "nli", 0, "qba", mask, PLAN)
+    own = cells.loc[("qba", "qba"), "score"]
+    assert cells.loc[("qaa", "qba"), "relative"] == pytest.approx(cells.loc[("qaa", "qba"), "score"] / own - 1)
+    assert not cells["relative"][[(code, code) for code in CODES]].any()
+
+
+def test_a_higher_perplexity_is_worse(study):
+    table = pd.DataFrame({"language": ["qaa", "qab"], "score": [3.0, 1.0]})
+    found = ticket_transfer._relative(study, "mlm", table, ["language"], pd.Series({"qaa": 2.0, "qab": 2.0}))
+    assert found["relative"].tolist() == [-0.5, 0.5]
+
+
+def test_kinds_stand_beside_the_whole_model(study, transfer):
+    table = ticket_transfer.kinds(study, "nli", 0, PLAN, [TICKET, ONE_SHOT]).set_index(["kind", "language"])
+    whole = tickets.found(study, "nli", 0, "qaa", PLAN).scores["score"].iloc[0]
+    assert table.loc[("whole model", "qaa"), "score"] == whole
+    own = transfer.query("source == target == 'qaa'")["score"].item()
+    assert table.loc[(TICKET, "qaa"), "relative"] == pytest.approx((own - whole) / whole)
+    longer = tickets.longer(study, "nli", 0, "qaa", PLAN)
+    assert table.loc[(tickets.LONGER, "qaa"), "score"] == longer
+    course = PLAN.course(study, "nli")
+    assert (course.epochs, course.batch_size, course.eval_size) == (1, 16, 0)
+
+
+def test_overlaps_are_of_masks_that_differ_in_one_respect(study):
+    table = ticket_transfer.overlaps(study, ["nli"], [0, 1], PLAN)
+    total = table[table["by"] == "total"]
+    assert total["differs"].value_counts().to_dict() == {
+        "another language": 2 * 3, "another seed": 3, ONE_SHOT: 6
+    }  # fmt: skip
+    row = total.query("differs == 'another language' and seed == 1 and a == 'qaa' and b == 'qba'")
+    masks = [tickets.found(study, "nli", 1, code, PLAN).masks[0.5] for code in ("qaa", "qba")]
+    assert row["jaccard"].item() == mask_overlap(*masks)["jaccard"][0]
+    matrix = ticket_transfer.matrix(total, study).set_index(["task", "a", "b"])["jaccard"]
+    assert matrix["nli", "qaa", "qba"] == matrix["nli", "qba", "qaa"]
+    seeds = total.query("differs == 'another seed' and a == 'qab'")["jaccard"].item()
+    assert matrix["nli", "qab", "qab"] == seeds
+
+
+def test_predictions_pair_overlap_and_kinship_with_transfer(study, transfer):
+    overlap = ticket_transfer.overlaps(study, ["nli"], [0], PLAN)
+    table = ticket_transfer.predicted(overlap, transfer, study)
+    assert table.groupby("measure").size().eq(6).all()
+    cell = table.query("measure == 'mask Jaccard above chance' and a == 'qba' and b == 'qaa'")
+    assert cell["share"].item() == transfer.query("target == 'qba' and source == 'qaa'")["relative"].item()
+    tree = table[table["measure"] == "true kinship: tree"].set_index(["a", "b"])["likeness"]
+    assert tree["qaa", "qab"] > tree["qaa", "qba"] == 0
+    found = ticket_transfer.clusters(overlap, study)
+    assert found["families"].tolist() == [2]
+
+
+def test_tickets_of_other_tasks_are_trained_on_this_one(study):
+    table = ticket_transfer.across_tasks(study, "nli", 0, ["nli", "mlm"], PLAN).set_index(["source", "target"])
+    mask = tickets.found(study, "mlm", 0, "qab", PLAN).masks[0.5]
+    assert table.loc[("mlm", "qab"), "score"] == tickets.retrained(study, "nli", 0, "qab", mask, PLAN)
+    assert not table.loc["nli", "relative"].any()
+
+
+def test_retrieval_reads_the_ticket_before_and_after_training(study):
+    table = ticket_transfer.retrieval(study, "nli", 0, PLAN)
+    assert table.groupby("model").size().eq(3 * 5).all()  # languages, levels
+    start = table[table["model"] == ticket_transfer.PRETRAINED]
+    masked = table[table["model"] == ticket_transfer.MASKED]
+    zero = [one[one["level"] == 0]["accuracy"].tolist() for one in (start, masked)]
+    assert zero[0] == zero[1]  # embeddings are not pruned
+    assert start["accuracy"].tolist() != masked["accuracy"].tolist()
+    assert table["accuracy"].between(0, 1).all()
+
+
+def test_published_changes_are_those_of_the_tables(transfer):
+    both = ticket_transfer.beside_published(transfer)
+    theirs = both[both["where"] == ticket_transfer.THEIRS]
+    crossed = theirs[theirs["mask"] == "another language's ticket"].groupby("task").size()
+    assert crossed.to_dict() == {"mlm": 11 * 10, "ner": 9 * 8, "nli": 10 * 9}
+    cell = theirs.query("task == 'mlm' and source == 'ar' and target == 'de'")["relative"].item()
+    assert cell == pytest.approx(-(3.7510 - 3.5092) / 3.5092)
+    random = theirs.query("task == 'nli' and source == 'random' and target == 'en'")["relative"].item()
+    assert random == pytest.approx((74.49 - 82.14) / 82.14)
+    ours = both[both["where"] == ticket_transfer.OURS]
+    assert set(ours["source"]) == {*CODES, RANDOM}
+    assert len(published_tickets()) > len(theirs)
+
+
+def test_the_last_of_a_row_of_wins_counts():
+    rows = [(seed, sparsity, score) for seed in (0, 1) for sparsity, score in
+            [(0.0, 0.8 + 0.1 * seed), (0.1, 0.84), (0.2, 0.7), (0.3, 0.95)]]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["seed", "sparsity", "score"]).assign(task="nli", language="qaa")
+    found = tickets.winning(table, [])
+    assert found["sparsity"].tolist() == [0.1]
+    assert found["deviation"].item() == pytest.approx(np.std([0.8, 0.9], ddof=1))
+    assert tickets.winning(table, ["nli"])["sparsity"].tolist() == [0.2]
