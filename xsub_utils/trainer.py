@@ -116,12 +116,14 @@ class Rows(Dataset):
         max_length: Longest input in sub-words.
     """
 
+    _uncut: tuple[str, ...] = ()  # what is not as long as the inputs
+
     def __init__(self, examples: pd.DataFrame, tokenizer, kind: str, max_length: int):
         self._mask = token_masker(tokenizer) if kind == "mlm" else None
         unmasked = "text" if kind == "mlm" else kind
         settings = {"batch_size": len(examples), "max_length": max_length, "bucket": False}
         (self.tensors,) = make_batches(examples, tokenizer, unmasked, **settings)
-        self._uncut = {"labels"} if kind in ("sequence", "text2text") else set()
+        self._uncut = ("labels",) if kind == "text2text" else ()
         self.languages = examples["language"].tolist()
         self.lengths = self.tensors["attention_mask"].sum(1).numpy()
         self._ids = self.tensors["input_ids"].numpy()
@@ -133,7 +135,7 @@ class Rows(Dataset):
         """One batch, its inputs no longer than the longest of them."""
         longest = int(self.lengths[chosen].max())
         return {
-            name: tensor[chosen] if name in self._uncut else tensor[chosen, :longest]
+            name: tensor[chosen] if tensor.ndim == 1 or name in self._uncut else tensor[chosen, :longest]
             for name, tensor in self.tensors.items()
         }
 

@@ -42,17 +42,26 @@ def finetune_ticket(
     """
 
     def ways(model: nn.Module) -> Ways:
-        parameters = check_weight_mask(model, mask)
-        for name, kept in mask.items():
-            with torch.no_grad():
-                parameters[name].masked_fill_(~kept.to(parameters[name].device), 0)
-            parameters[name].register_hook(_masked(kept))
+        masked(model, mask)
         return ordinary(model)
 
     return run(task, encoder, seed, out, languages, settings, progress, ways, {"ticket": mask_digest(mask)})
 
 
-def _masked(kept: Tensor) -> Callable[[Tensor], Tensor]:
+def masked(model: nn.Module, mask: WeightMask) -> None:
+    """Sets the weights that are not kept to zero, and lets no gradient reach them from now on.
+
+    Raises:
+        ValueError: If the mask does not fit the model.
+    """
+    parameters = check_weight_mask(model, mask)
+    for name, kept in mask.items():
+        with torch.no_grad():
+            parameters[name].masked_fill_(~kept.to(parameters[name].device), 0)
+        parameters[name].register_hook(_without(kept))
+
+
+def _without(kept: Tensor) -> Callable[[Tensor], Tensor]:
     """Hook that takes gradients where nothing is kept away; the mask follows them to their device."""
     on: dict[torch.device, Tensor] = {}
 
