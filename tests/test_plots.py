@@ -180,6 +180,7 @@ TABLES = {
     "07_ticket_layers": with_numbers(grid(task=TASKS, differs=DIFFERS, part=[1, 2], a=LANGUAGES), "jaccard"),
     "07_ticket_components": with_numbers(grid(task=TASKS, differs=DIFFERS, part=["query", "key"]), "jaccard"),
     "07_ticket_overlap": with_numbers(grid(task=TASKS, a=LANGUAGES, b=LANGUAGES), "jaccard"),
+    "07_ticket_departures": with_numbers(grid(task=TASKS, differs=DIFFERS, a=LANGUAGES), "jaccard", "expected"),
     "07_ticket_transfer": with_numbers(
         grid(sparsity=[0.5, 0.8], task=TASKS, seed=SEEDS, source=[*LANGUAGES, "random"], target=LANGUAGES), "relative"
     ),

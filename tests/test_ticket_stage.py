@@ -8,7 +8,7 @@ import torch
 from xsub_utils.data.published import published_tickets
 from xsub_utils.evaluate import evaluate
 from xsub_utils.finetune import load_finetuned
-from xsub_utils.stages import ticket_transfer, tickets
+from xsub_utils.stages import departures, ticket_transfer, tickets
 from xsub_utils.stages.tickets import KINDS, MIXED, ONE_SHOT, RANDOM, TICKET, Plan
 from xsub_utils.study import Study
 from xsub_utils.tickets import mask_overlap, prunable_weights
@@ -120,6 +120,22 @@ def test_overlaps_are_of_masks_that_differ_in_one_respect(study):
     assert matrix["nli", "qaa", "qba"] == matrix["nli", "qba", "qaa"]
     seeds = total.query("differs == 'another seed' and a == 'qab'")["jaccard"].item()
     assert matrix["nli", "qab", "qab"] == seeds
+
+
+def test_departures_are_compared_with_those_of_weights_as_large(study):
+    table = departures.departures(study, ["nli"], [0, 1], PLAN)
+    row = table.query("differs == 'another language' and seed == 0 and a == 'qaa' and b == 'qba'").iloc[0]
+    start = flat(tickets.mask_of(study, "nli", 0, "qaa", ONE_SHOT, PLAN))
+    masks = [flat(tickets.found(study, "nli", 0, code, PLAN).masks[0.5]) for code in ("qaa", "qba")]
+    a, b = (mask != start for mask in masks)
+    assert row["jaccard"] == pytest.approx(((a & b).sum() / (a | b).sum()).item())
+    assert row["departed"] == pytest.approx((a.double().mean() + b.double().mean()).item() / 2)
+    magnitudes = torch.cat([one.flatten() for one in tickets.start_weights(study, "nli", 0).values()]).abs()
+    order, shared = magnitudes.argsort(), 0.0
+    for some in order.tensor_split(departures.BINS):  # independent departures in every bin
+        shared += a[some].sum().item() * b[some].sum().item() / len(some)
+    assert row["expected"] == pytest.approx(shared / (a.sum().item() + b.sum().item() - shared), rel=0.02)
+    assert row["expected"] > 5 * a.double().mean().item(), "departures crowd near the threshold"
 
 
 def test_predictions_pair_overlap_and_kinship_with_transfer(study, transfer):

@@ -97,6 +97,23 @@ def overlap(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawing("ticket_departures")
+def departures(table: pd.DataFrame) -> Figure:
+    """Overlap of departures from the start: task, differs, jaccard, expected; means and ranges over pairs."""
+    names, what = in_order(table["differs"]), {"jaccard": "tickets", "expected": "by chance"}
+    height = 0.35 * len(names) + 1.2
+    figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=height, sharey=True)
+    for task, ax in axes:
+        for number, (column, label) in enumerate(what.items()):
+            of = table[table["task"] == task].groupby("differs")[column]
+            rows = pd.DataFrame({"mean": of.mean(), "low": of.min(), "high": of.max()}).reindex(names)
+            heights = np.arange(len(names)) + 0.3 * (number - 0.5)
+            bars(ax, rows, heights, color=[sns.color_palette()[0], ".6"][number], label=label)
+        ax.set(title=task, xlabel="Jaccard index of departures", yticks=range(len(names)), yticklabels=names)
+        ax.set(xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
+    return legend_above(figure)
+
+
 @drawing("ticket_transfer")
 def transfer(table: pd.DataFrame) -> Figure:
     """Change against the target's own ticket: sparsity, task, source, target, relative; source masks, target data."""

@@ -106,7 +106,7 @@ def overlaps(study: Study, tasks: Sequence[str], seeds: Sequence[int], plan: Pla
         (task, seed, code): found(study, task, seed, code, plan).masks[plan.main]
         for task, seed, code in product(tasks, seeds, study.languages)
     }
-    pairs = list(_pairs(list(masks)))
+    pairs = list(pairs_of(list(masks)))
     tables = [(differs, one, other, masks[one], masks[other]) for differs, one, other in pairs]
     for one, mask in masks.items():
         tables.append((ONE_SHOT, one, one, mask, mask_of(study, *one, ONE_SHOT, plan)))
@@ -118,7 +118,8 @@ def overlaps(study: Study, tasks: Sequence[str], seeds: Sequence[int], plan: Pla
     return pd.concat(found_, ignore_index=True)
 
 
-def _pairs(keys: Sequence[tuple]) -> Iterator[tuple[str, tuple, tuple]]:
+def pairs_of(keys: Sequence[tuple]) -> Iterator[tuple[str, tuple, tuple]]:
+    """What differs, and both keys, for keys (task, seed, language) that differ in one respect."""
     names = ("task", "seed", "language")  # as the keys
     for one, other in combinations(keys, 2):
         unequal = [name for name, x, y in zip(names, one, other, strict=True) if x != y]

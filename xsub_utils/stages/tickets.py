@@ -166,7 +166,7 @@ def mask_of(
     if kind == POOLED:
         fewer = plan._replace(sparsities=tuple(one for one in plan.sparsities if one <= plan.main))
         return found(study, task, seed, MIXED, fewer._replace(elsewhere=(plan.main,))).masks[sparsity]
-    own, start = found(study, task, seed, language, plan), _start(study, task, seed)
+    own, start = found(study, task, seed, language, plan), start_weights(study, task, seed)
     if kind == ONE_SHOT:
         return keep_largest(start, sparsity)
     if kind == CHANGED:
@@ -221,7 +221,7 @@ def _data(study: Study, task: str, language: str) -> Task:
     return replace(data, splits=data.splits | {"train": few}, identity=store.digest([data.identity, "mixed", size]))
 
 
-def _start(study: Study, task: str, seed: int) -> dict[str, torch.Tensor]:
+def start_weights(study: Study, task: str, seed: int) -> dict[str, torch.Tensor]:
     """The prunable weights before any training."""
     data = study.task(task)
     model = load_encoder(study.encoder_folder(), data.kind, list(data.labels) or None, seed=seed)[0]
