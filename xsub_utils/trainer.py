@@ -62,10 +62,9 @@ def train(
     if reached and recorder.exhausted(_state(reached)["log_history"]):
         return
     bar = [ProgressBar()] if progress else []
-    run = make(model, arguments, rows, [recorder, *bar])
-    gc.freeze()  # before it begins, accelerate collects garbage, for which all that is there would be looked through
+    gc.freeze()  # accelerate collects garbage before it begins, and would look through all that is there
     try:
-        run.train(reached and str(reached))
+        make(model, arguments, rows, [recorder, *bar]).train(reached and str(reached))
     finally:
         gc.unfreeze()
 
