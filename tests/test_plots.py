@@ -172,13 +172,17 @@ TABLES = {
         grid(task=TASKS, seed=SEEDS, variant=VARIANTS, trained=["with it", "without it"], heads=["all", "own"]), "score"
     ),
     "07_ticket_curves": with_numbers(
-        grid(task=["nli", "mlm"], seed=SEEDS, language=LANGUAGES, sparsity=[0.0, 0.5]), "score"
+        grid(task=["nli", "mlm"], seed=SEEDS, language=LANGUAGES, sparsity=[0.0, 0.5]), "score", "chance"
     ),
     "07_ticket_kinds": with_numbers(
         grid(task=TASKS, seed=SEEDS, kind=["ticket", "random"], language=LANGUAGES), "relative"
     ),
-    "07_ticket_layers": with_numbers(grid(task=TASKS, differs=DIFFERS, part=[1, 2], a=LANGUAGES), "jaccard"),
-    "07_ticket_components": with_numbers(grid(task=TASKS, differs=DIFFERS, part=["query", "key"]), "jaccard"),
+    "07_ticket_layers": with_numbers(
+        grid(task=TASKS, differs=DIFFERS, part=[1, 2], a=LANGUAGES), "jaccard", "expected"
+    ),
+    "07_ticket_components": with_numbers(
+        grid(task=TASKS, differs=DIFFERS, part=["query", "key"]), "jaccard", "expected"
+    ),
     "07_ticket_overlap": with_numbers(grid(task=TASKS, a=LANGUAGES, b=LANGUAGES), "jaccard"),
     "07_ticket_departures": with_numbers(grid(task=TASKS, differs=DIFFERS, a=LANGUAGES), "jaccard", "expected"),
     "07_ticket_transfer": with_numbers(

@@ -27,7 +27,7 @@ _SCORES = {"nli": "accuracy", "paraphrase": "accuracy", "reviews": "accuracy", "
 
 @drawing("ticket_curves")
 def curves(table: pd.DataFrame) -> Figure:
-    """Score against sparsity: task, seed, language, sparsity, score; lines are means over seeds, bands ranges."""
+    """Score against sparsity: task, seed, language, sparsity, score, chance; bands are ranges over seeds."""
     figure, axes = task_panels(table, columns=3, width=2.9, height=2.7, sharey=False)
     for task, rows, ax in axes:
         sns.lineplot(
@@ -36,7 +36,9 @@ def curves(table: pd.DataFrame) -> Figure:
         ax.set(title=task, xlabel="weights dropped [%]", ylabel=_SCORES.get(task, "score"))
         ax.xaxis.set_major_formatter(_PERCENT)
         if task == "mlm":
-            ax.set_yscale("log")
+            ax.set_yscale("log")  # chance would be far above
+        else:
+            ax.axhline(rows["chance"].mean(), ls=":", label="chance", **_LINE)
     return legend_above(figure)
 
 
@@ -60,10 +62,12 @@ def kinds(table: pd.DataFrame) -> Figure:
 
 @drawing("ticket_layers")
 def layers(table: pd.DataFrame) -> Figure:
-    """Overlap by layer: task, differs, part (layer), jaccard; a line is a mean over pairs, a band their range."""
+    """Overlap by layer: task, differs, part (layer), jaccard, expected; bands are ranges over pairs."""
     figure, axes = task_panels(table, columns=3, width=2.9, height=2.7)
     for task, rows, ax in axes:
         sns.lineplot(rows, x="part", y="jaccard", hue="differs", style="differs", markers=True, ax=ax, **RANGE)
+        chance = rows.groupby("part")["expected"].mean()
+        ax.plot(chance.index, chance, ls=":", label="chance", **_LINE)
         ax.set(title=task, xlabel="layer", ylabel="Jaccard index", ylim=(0, 1))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return legend_above(figure, columns=3)
@@ -71,7 +75,7 @@ def layers(table: pd.DataFrame) -> Figure:
 
 @drawing("ticket_components")
 def components(table: pd.DataFrame) -> Figure:
-    """Overlap by component: task, differs, part, jaccard; a point is a mean over pairs, a line their range."""
+    """Overlap by component: task, differs, part, jaccard, expected; lines are ranges over pairs."""
     parts, names = in_order(table["part"]), in_order(table["differs"])
     height = 0.09 * len(names) * len(parts) + 1.1
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=height, sharey=True)
@@ -81,6 +85,8 @@ def components(table: pd.DataFrame) -> Figure:
             rows = pd.DataFrame({"mean": of.mean(), "low": of.min(), "high": of.max()}).reindex(parts)
             heights = np.arange(len(parts)) + 0.8 * ((number + 0.5) / len(names) - 0.5)
             bars(ax, rows, heights, color=sns.color_palette()[number], label=name)
+        chance = table[table["task"] == task].groupby("part")["expected"].mean().reindex(parts)
+        ax.plot(chance, np.arange(len(parts)), ls="", marker="|", ms=9, color=".4", label="chance")
         ax.set(title=task, xlabel="Jaccard index", yticks=range(len(parts)), yticklabels=parts, xlim=(0, 1))
         ax.set_ylim(len(parts) - 0.5, -0.5)
     return legend_above(figure, columns=3)

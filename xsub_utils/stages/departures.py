@@ -14,7 +14,7 @@ from xsub_utils.stages.tickets import ONE_SHOT, Plan, found, mask_of, start_weig
 from xsub_utils.study import Study
 from xsub_utils.weight_masks import WeightMask
 
-BINS = 200  # of magnitudes before training, with as many weights each
+BIN = 50  # weights of a matrix that are about as large before training
 
 
 def departures(study: Study, tasks: Sequence[str], seeds: Sequence[int], plan: Plan) -> pd.DataFrame:
@@ -22,22 +22,21 @@ def departures(study: Study, tasks: Sequence[str], seeds: Sequence[int], plan: P
 
     Tickets of one encoder overlap because they begin with the same magnitudes. A weight departs if it is large before
     training and dropped nonetheless, or small and kept. Most that depart are near the threshold, whatever the language;
-    so chance is to depart as often at each magnitude, independently.
+    so chance is to depart as often among weights of one matrix and magnitude, independently. Matrices that not all
+    tickets have are left out.
 
     Returns:
         differs (as in `ticket_transfer.overlaps`), task, task_b, seed, a, b, departed (share of all weights, mean of
         both), jaccard, expected (by chance), above (the Jaccard index, 0 at chance and 1 for equal departures).
     """
-    rows = []
-    departed = {
-        (task, seed, code): _flat(found(study, task, seed, code, plan).masks[plan.main])
-        ^ _flat(mask_of(study, task, seed, code, ONE_SHOT, plan))
-        for task, seed, code in product(tasks, seeds, study.languages)
-    }
-    bins = _bins(start_weights(study, tasks[0], seeds[0]))
+    keys, rows = list(product(tasks, seeds, study.languages)), []
+    masks = {key: found(study, *key, plan).masks[plan.main] for key in keys}
+    names = [name for name in masks[keys[0]] if all(name in mask for mask in masks.values())]
+    bins = _bins([start_weights(study, tasks[0], seeds[0])[name] for name in names])
+    departed = {key: _flat(masks[key], names) ^ _flat(mask_of(study, *key, ONE_SHOT, plan), names) for key in keys}
     sizes = np.bincount(bins)
     counts = {key: np.bincount(bins[one], minlength=len(sizes)) for key, one in departed.items()}
-    for differs, one, other in pairs_of(list(departed)):
+    for differs, one, other in pairs_of(keys):
         a, b = departed[one], departed[other]
         total = a.sum() + b.sum()
         shared = {"jaccard": (a & b).sum(), "expected": (counts[one] * counts[other] / sizes).sum()}
@@ -48,12 +47,16 @@ def departures(study: Study, tasks: Sequence[str], seeds: Sequence[int], plan: P
     return table.assign(above=(table["jaccard"] - table["expected"]) / (1 - table["expected"]))
 
 
-def _bins(weights: dict[str, Tensor]) -> np.ndarray:
-    """Number of the magnitude bin of each weight."""
-    magnitudes = torch.cat([weight.flatten() for weight in weights.values()]).abs()
-    ranks = magnitudes.argsort().argsort().numpy()
-    return ranks * min(BINS, len(ranks)) // len(ranks)
+def _bins(weights: Sequence[Tensor]) -> np.ndarray:
+    """Number of the bin of each weight: of its matrix, and about as large."""
+    bins, first = [], 0
+    for weight in weights:
+        ranks = weight.flatten().abs().argsort().argsort().numpy()
+        count = max(1, len(ranks) // BIN)
+        bins.append(first + ranks * count // len(ranks))
+        first += count
+    return np.concatenate(bins)
 
 
-def _flat(mask: WeightMask) -> np.ndarray:
-    return torch.cat([one.flatten() for one in mask.values()]).numpy()
+def _flat(mask: WeightMask, names: Sequence[str]) -> np.ndarray:
+    return torch.cat([mask[name].flatten() for name in names]).numpy()

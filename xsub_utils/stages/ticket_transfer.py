@@ -1,40 +1,63 @@
 """Notebook 07, the tickets elsewhere: in other languages and tasks, beside each other, and as encoders of sentences."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations, product
+from itertools import combinations, permutations, product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
-from xsub_utils import representations
+from xsub_utils import representations, tickets
 from xsub_utils.data.published import published_tickets
 from xsub_utils.encoders import load_encoder
+from xsub_utils.finetune import load_finetuned
 from xsub_utils.stages import kinship, states
-from xsub_utils.stages.tickets import KINDS, LONGER, ONE_SHOT, RANDOM, TICKET, Plan, found, longer, mask_of, retrained
-from xsub_utils.study import Study, load_model, stored_table
+from xsub_utils.stages.tickets import (
+    KINDS,
+    LONGER,
+    ONE_SHOT,
+    RANDOM,
+    SEED,
+    TICKET,
+    Plan,
+    found,
+    longer,
+    mask_of,
+    retrained,
+)
+from xsub_utils.study import Study, stored_table
 from xsub_utils.tickets import mask_overlap
 from xsub_utils.weight_masks import mask_digest, random_weight_mask, weight_mask_applied
 
-CONTROLS = (ONE_SHOT, RANDOM)
-DIFFERS = {"language": "another language", "seed": "another seed", "task": "another task"}
+DIFFERS = {
+    ("language",): "another language",
+    ("seed",): "another seed",
+    ("seed", "language"): "another language and seed",
+    ("task",): "another task",
+}
 PRETRAINED, MASKED, SHUFFLED = "before training", "before training, ticket's mask", "before training, random mask"
 WHOLE, TRAINED = "trained, whole", "trained, ticket"
+RETRAINED = "trained, random mask"
+MOST = 7  # languages of which all permutations are tried
 OURS, THEIRS = "MiniBabel", "published (mBERT)"
 
 
-def transfer(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
-    """a(s, t): score in t after training on t with the mask of s.
+def transfer(
+    study: Study, task: str, seed: int, plan: Plan, controls: Sequence[str] = (ONE_SHOT, RANDOM)
+) -> pd.DataFrame:
+    """a(s, t): score in t after training on t with the mask of s, or with t's own mask of another kind.
 
     Returns:
-        task, seed, sparsity, source (a language, or one of `CONTROLS`), target, score, relative (change against t's own
-        ticket, as a share of its score; above 0 is better, also of perplexities).
+        task, seed, sparsity, source (a language, or one of the controls), target, score, relative (change against t's
+        own ticket, as a share of its score; above 0 is better, also of perplexities).
     """
     rows = []
     for sparsity, target in product(plan.elsewhere, study.languages):
-        for source in (*study.languages, *CONTROLS):
-            kind, whose = (source, target) if source in CONTROLS else (TICKET, source)
+        for source in (*study.languages, *controls):
+            kind, whose = (source, target) if source in controls else (TICKET, source)
             score = _score(study, task, seed, target, (task, whose, kind), plan, sparsity)
             rows.append((sparsity, source, target, score))
     table = pd.DataFrame(rows, columns=["sparsity", "source", "target", "score"])
@@ -96,7 +119,10 @@ def _relative(study: Study, task: str, table: pd.DataFrame, keys: list[str], ref
 
 
 def overlaps(study: Study, tasks: Sequence[str], seeds: Sequence[int], plan: Plan) -> pd.DataFrame:
-    """Overlap of tickets that differ in one respect, and with the largest weights before training.
+    """Overlap of tickets that differ as `DIFFERS` says, and with the largest weights before training.
+
+    Two languages of one seed also share the task head at the start and, where the texts are translations, the examples
+    and their order; so the other seed of a language is to be compared with another language *and* seed.
 
     Returns:
         differs (one of `DIFFERS`, or "largest before training"), task, task_b, seed, a, b (languages), by ("total",
@@ -119,17 +145,17 @@ def overlaps(study: Study, tasks: Sequence[str], seeds: Sequence[int], plan: Pla
 
 
 def pairs_of(keys: Sequence[tuple]) -> Iterator[tuple[str, tuple, tuple]]:
-    """What differs, and both keys, for keys (task, seed, language) that differ in one respect."""
+    """What differs, and both keys, for those pairs of keys (task, seed, language) that `DIFFERS` names."""
     names = ("task", "seed", "language")  # as the keys
     for one, other in combinations(keys, 2):
-        unequal = [name for name, x, y in zip(names, one, other, strict=True) if x != y]
-        if len(unequal) == 1:
-            yield DIFFERS[unequal[0]], one, other
+        unequal = tuple(name for name, x, y in zip(names, one, other, strict=True) if x != y)
+        if unequal in DIFFERS:
+            yield DIFFERS[unequal], one, other
 
 
 def matrix(total: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Mean overlap of the tickets of two languages, of one with that of another seed: task, a, b, jaccard."""
-    kept = total[total["differs"].isin([DIFFERS["language"], DIFFERS["seed"]])]
+    kept = total[total["differs"].isin([DIFFERS["language",], DIFFERS["seed",]])]
     both = pd.concat([kept, kept[kept["a"] != kept["b"]].rename(columns={"a": "b", "b": "a"})])
     means = both.groupby(["task", "a", "b"], sort=False)["jaccard"].mean()
     order = pd.MultiIndex.from_product([kept["task"].unique(), study.languages, study.languages])
@@ -139,14 +165,18 @@ def matrix(total: pd.DataFrame, study: Study) -> pd.DataFrame:
 def predicted(overlap: pd.DataFrame, transferred: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Transfer beside what may predict it, for ordered pairs of languages, means over seeds.
 
+    Args:
+        overlap: From `departures`, whose chance knows what tickets share from the start.
+        transferred: From `transfer`, of one sparsity.
+        study: Gives the true kinship.
+
     Returns:
         As `specialisation.correlations` takes it: measure, task, a (target), b (source), likeness, share (the relative
         change of the score).
     """
-    some = overlap[overlap["differs"].eq(DIFFERS["language"]) & overlap["by"].eq("total")]
-    above = (some["jaccard"] - some["expected_within"]) / (1 - some["expected_within"])
-    both = pd.concat([some.assign(value=above), some.assign(value=above, a=some["b"], b=some["a"])])
-    likeness = {"mask Jaccard above chance": both.groupby(["task", "a", "b"])["value"].mean()}
+    some = overlap[overlap["differs"] == DIFFERS["language",]]
+    both = pd.concat([some, some.rename(columns={"a": "b", "b": "a"})])
+    likeness = {"departures alike, above chance": both.groupby(["task", "a", "b"])["above"].mean()}
     pairs = transferred[transferred["source"].isin(study.languages) & (transferred["source"] != transferred["target"])]
     share = pairs.groupby(["task", "target", "source"], sort=False)["relative"].mean().rename("share")
     share.index.names = ["task", "a", "b"]
@@ -164,23 +194,27 @@ def predicted(overlap: pd.DataFrame, transferred: pd.DataFrame, study: Study) ->
 
 
 def clusters(overlap: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Do clusters of a task's tickets find the families again? task, clusters, families, adjusted_rand.
+    """Do clusters of a task's tickets find the families again? task, clusters, families, adjusted_rand, p.
 
     Average linkage on 1 − mean Jaccard of two languages, as many clusters as there are families; the adjusted Rand
-    index is 0 for clusters at random and 1 for the families.
+    index is 0 for clusters at random and 1 for the families. p is the share of all permutations of the families over
+    the languages that give as much. Languages of unknown kinship are left out.
     """
-    kin, codes = kinship.family(study).to_numpy(), list(study.languages)
-    families, rows = kin.argmax(1), []
-    for task, some in overlap[overlap["differs"].eq(DIFFERS["language"]) & overlap["by"].eq("total")].groupby(
-        "task", sort=False
-    ):
+    kin = kinship.family(study)
+    codes = [code for code in study.languages if kin.loc[code].any()]
+    families, rows = kin.loc[codes, codes].to_numpy().argmax(1), []
+    total = overlap[overlap["differs"].eq(DIFFERS["language",]) & overlap["by"].eq("total")]
+    for task, some in total.groupby("task", sort=False):
         wide = some.pivot_table(index="a", columns="b", values="jaccard").reindex(index=codes, columns=codes)
         distance = 1 - wide.fillna(wide.T).fillna(1).to_numpy()
         cut = AgglomerativeClustering(len(set(families)), metric="precomputed", linkage="average")
         labels = cut.fit_predict(distance)
         groups = [" ".join(code for code, label in zip(codes, labels, strict=True) if label == i) for i in set(labels)]
-        rows.append((task, " | ".join(sorted(groups)), len(set(families)), adjusted_rand_score(families, labels)))
-    return pd.DataFrame(rows, columns=["task", "clusters", "families", "adjusted_rand"])
+        orders = [np.array(order) for order in permutations(range(len(codes)))] if len(codes) <= MOST else []
+        rand, others = adjusted_rand_score(families, labels), [adjusted_rand_score(families[o], labels) for o in orders]
+        p = float(np.mean(np.array(others) >= rand - 1e-12)) if orders else np.nan
+        rows.append((task, " | ".join(sorted(groups)), len(set(families)), rand, p))
+    return pd.DataFrame(rows, columns=["task", "clusters", "families", "adjusted_rand", "p"])
 
 
 def retrieval(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
@@ -197,9 +231,14 @@ def retrieval(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
         plain, rows = _states(study, start), []
         for language in study.languages:
             own = found(study, task, seed, language, plan)
-            mask, trained = own.masks[plan.main], {WHOLE: own.whole, TRAINED: own.sparse}
-            read = {PRETRAINED: plain} | {name: _states(study, load_model(path)) for name, path in trained.items()}
-            for name, one in ((MASKED, mask), (SHUFFLED, random_weight_mask(mask, seed))):
+            mask, read = own.masks[plan.main], {PRETRAINED: plain}
+            random = random_weight_mask(mask, seed)
+            with TemporaryDirectory() as run:
+                of = {"languages": language, "settings": plan.course(study, task), "progress": False}
+                tickets.finetune_ticket(data, study.encoder_folder(), seed, run, random, **of)
+                trained = {WHOLE: own.whole, TRAINED: own.sparse, RETRAINED: Path(run)}
+                read |= {name: _states(study, load_finetuned(path)[0]) for name, path in trained.items()}
+            for name, one in ((MASKED, mask), (SHUFFLED, random)):
                 with weight_mask_applied(start, one):
                     read[name] = _states(study, start)
             rows += [(name, language, level, value) for name, of in read.items()
@@ -237,7 +276,7 @@ def beside_published(transferred: pd.DataFrame, sparsity: float = 0.5) -> pd.Dat
         where ("MiniBabel", "published (mBERT)"), task, mask ("another language's ticket", "random"), source, target,
         relative.
     """
-    ours = transferred[transferred["sparsity"].eq(sparsity) & transferred["source"].ne(ONE_SHOT)]
+    ours = transferred[transferred["sparsity"].eq(sparsity) & ~transferred["source"].isin([ONE_SHOT, SEED])]
     ours = ours.groupby(["task", "source", "target"], sort=False, as_index=False)["relative"].mean().assign(where=OURS)
     table = published_tickets().query("model == 'mBERT' and table in (2, 3, 4, 5)")
     crossed = table[table["table"] > 2]

@@ -9,16 +9,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 
 from xsub_utils import masks, settings, store, tickets
 from xsub_utils.data import Task
 from xsub_utils.encoders import load_encoder
-from xsub_utils.evaluate import evaluate
-from xsub_utils.finetune import finetune, load_finetuned
+from xsub_utils.evaluate import chance_level, evaluate
+from xsub_utils.finetune import checkpoints, finetune, load_finetuned
 from xsub_utils.settings import Settings
-from xsub_utils.study import Study, encoder_identity, load_model
+from xsub_utils.study import Study, encoder_identity
 from xsub_utils.tickets import keep_largest, prunable_weights
 from xsub_utils.weight_masks import WeightMask, mask_digest, random_weight_mask
 
@@ -75,8 +76,10 @@ def found(study: Study, task: str, seed: int, language: str, plan: Plan) -> Foun
         language: Whose training data; `MIXED` for as many examples, of all languages.
 
     Raises:
-        ValueError: If a mask is to be tried elsewhere whose sparsity no round reaches.
+        ValueError: If no mask is to be tried elsewhere, or one whose sparsity no round reaches.
     """
+    if not plan.elsewhere:
+        raise ValueError("elsewhere: it is empty; one of the sparsities at least would be right")
     if missing := [one for one in plan.elsewhere if one not in plan.sparsities]:
         raise ValueError(f"elsewhere: no round reaches sparsity {missing[0]}; there are {list(plan.sparsities)}")
     data, encoder, chosen = _data(study, task, language), study.encoder_folder(), plan.course(study, task)
@@ -99,9 +102,9 @@ def found(study: Study, task: str, seed: int, language: str, plan: Plan) -> Foun
             model = load_finetuned(ticket.folder)[0]
             rows += [(ticket.sparsity, code, _score(study, task, model, code)) for code in scored]
             if ticket.sparsity in (0, plan.main):
-                shutil.copytree(ticket.folder, out / ticket.folder.name, dirs_exist_ok=True)
+                _copy(ticket.folder, out / ticket.folder.name)
         pd.DataFrame(rows, columns=["sparsity", "language", "score"]).to_parquet(out / "scores.parquet", index=False)
-        shutil.rmtree(runs)
+        _remove(runs)
 
     folder = store.get_or_build("tickets", key, build, code=[tickets], resume=True)
     kept = {sparsity: masks.load_masks(folder / _file(sparsity))[0] for sparsity in (0.0, *plan.sparsities)}
@@ -144,7 +147,7 @@ def _trained(study: Study, task: str, seed: int, language: str, chosen: Settings
         run = train(data, out / "run", languages=language, settings=chosen, progress=False)
         score = _score(study, task, load_finetuned(run)[0], language)
         pd.DataFrame({"score": [score]}).to_parquet(out / "score.parquet", index=False)
-        shutil.rmtree(run)
+        _remove(run)
 
     folder = store.get_or_build("ticket-score", key, build, code=[tickets], resume=True)
     return float(pd.read_parquet(folder / "score.parquet")["score"].iloc[0])
@@ -164,20 +167,24 @@ def mask_of(
     if kind == SEED:
         return found(study, task, seed ^ 1, language, plan).masks[sparsity]
     if kind == POOLED:
-        fewer = plan._replace(sparsities=tuple(one for one in plan.sparsities if one <= plan.main))
-        return found(study, task, seed, MIXED, fewer._replace(elsewhere=(plan.main,))).masks[sparsity]
+        fewer = tuple(one for one in plan.sparsities if one <= max(plan.main, sparsity))
+        return found(study, task, seed, MIXED, plan._replace(sparsities=fewer, elsewhere=(plan.main,))).masks[sparsity]
     own, start = found(study, task, seed, language, plan), start_weights(study, task, seed)
     if kind == ONE_SHOT:
         return keep_largest(start, sparsity)
     if kind == CHANGED:
-        after = prunable_weights(load_model(own.whole).cpu())
+        after = prunable_weights(load_finetuned(own.whole)[0])
         return keep_largest({name: after[name].detach() - value for name, value in start.items()}, sparsity)
     if kind == FISHER:
-        batches = study.batches(task, "score", language)
-        return keep_largest(tickets.fisher_information(load_model(own.whole), batches), sparsity)
-    draw = len(KINDS) * seed + study.languages.index(language)
+        batches = study.batches(task, "score", language, 0)
+        return keep_largest(tickets.fisher_information(load_finetuned(own.whole)[0], batches), sparsity)
+    draw = int(store.digest([task, seed, language, kind]), 16) % 2**32
     if kind == PARTLY:
-        denser = min((one for one in own.masks if one < sparsity), key=lambda one: abs(one - 0.3))
+        denser = min((one for one in own.masks if 0 < one < sparsity), key=lambda one: abs(one - 0.3), default=None)
+        if denser is None:
+            raise ValueError(
+                f"sparsities={list(plan.sparsities)}: no ticket is denser than {sparsity}, to be pruned on"
+            )
         return tickets.prune_randomly(own.masks[denser], sparsity, draw)
     if kind == WITHIN:
         return random_weight_mask(own.masks[sparsity], seed)
@@ -185,39 +192,54 @@ def mask_of(
 
 
 def curves(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
-    """Score of the tickets of each language on its own report split: task, seed, language, sparsity, score."""
+    """Score of the tickets of each language on its own report split.
+
+    Returns:
+        task, seed, language, sparsity, score, chance (of the best constant answer, mean over languages).
+    """
     tables = [found(study, task, seed, language, plan).scores for language in study.languages]
-    return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed)
+    metric, levels = study.task(task).metric, []
+    for language in study.languages:
+        levels.append(chance_level([batch["labels"] for batch in study.batches(task, "report", language)], metric))
+    return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed, chance=np.mean(levels))
 
 
 def winning(table: pd.DataFrame, lower_is_better: Sequence[str]) -> pd.DataFrame:
     """The highest sparsity up to which every ticket wins, its mean over seeds against the whole model's.
+
+    The standard deviation is that of the whole models over seeds, pooled over the languages of a task: that of two or
+    three seeds of one language may be zero by accident.
 
     Args:
         table: From `curves`, of two seeds at least.
         lower_is_better: Tasks whose score is a perplexity.
 
     Returns:
-        task, language, sparsity (0 where not even the first ticket wins), deviation (of the whole model over seeds).
+        task, language, sparsity (0 where not even the first ticket wins), deviation.
     """
     rows = []
-    for (task, language), some in table.groupby(["task", "language"], sort=False):
-        full = some.loc[some["sparsity"] == 0, "score"].tolist()
-        means = some[some["sparsity"] > 0].groupby("sparsity")["score"].mean().sort_index()
-        wins = [tickets.is_winning(score, full, task in lower_is_better) for score in means]
-        last = wins.index(False) if False in wins else len(wins)
-        rows.append((task, language, ([0.0, *means.index])[last], pd.Series(full).std()))
+    for task, of_task in table.groupby("task", sort=False):
+        whole = of_task[of_task["sparsity"] == 0].groupby("language")["score"]
+        deviation, sign = float(np.sqrt(whole.var().mean())), -1 if task in lower_is_better else 1
+        for language, some in of_task[of_task["sparsity"] > 0].groupby("language", sort=False):
+            means = some.groupby("sparsity")["score"].mean().sort_index()
+            wins = (sign * (whole.mean()[language] - means) <= deviation).tolist()
+            last = wins.index(False) if False in wins else len(wins)
+            rows.append((task, language, [0.0, *means.index][last], deviation))
     return pd.DataFrame(rows, columns=["task", "language", "sparsity", "deviation"])
 
 
 def _data(study: Study, task: str, language: str) -> Task:
-    """The task; for `MIXED` with so much less of each language that there are as many training examples as of one."""
+    """The task; for `MIXED` with so much less of each language that there are as many training examples as of one.
+
+    Each language has other rows, so that there are also as many meanings, where the texts are translations.
+    """
     data = study.task(task)
     if language != MIXED:
         return data
-    train = data.splits["train"]
-    size = max(1, len(train) // len(study.languages) ** 2)
-    few = train.groupby("language", sort=False).head(size)
+    tables = [data.examples("train", code) for code in study.languages]
+    size = max(1, min(map(len, tables)) // len(tables))
+    few = pd.concat([table.iloc[i * size : (i + 1) * size] for i, table in enumerate(tables)], ignore_index=True)
     return replace(data, splits=data.splits | {"train": few}, identity=store.digest([data.identity, "mixed", size]))
 
 
@@ -230,6 +252,20 @@ def start_weights(study: Study, task: str, seed: int) -> dict[str, torch.Tensor]
 
 def _score(study: Study, task: str, model, language: str) -> float:
     return evaluate(model, study.batches(task, "report", language), study.task(task).metric)
+
+
+def _copy(run: Path, to: Path) -> None:
+    """The run with its last epoch alone."""
+    earlier = [path.name for path in checkpoints(run)[:-1]]
+    shutil.copytree(run, to, ignore=shutil.ignore_patterns(*earlier), dirs_exist_ok=True)
+
+
+def _remove(folder: Path) -> None:
+    """Away under its name at once: half a run that looks complete would stop the next build."""
+    gone = folder.with_name(f".{folder.name}")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone)
 
 
 def _file(sparsity: float) -> str:

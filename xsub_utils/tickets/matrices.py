@@ -31,9 +31,9 @@ class Matrix(NamedTuple):
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weights that lottery tickets are made of, by the names of the model's own parameters.
 
-    These are the matrices of all linear layers of the model without its task head: queries, keys, values, output
-    projections and feed-forward layers of encoder and decoder, and the pooler. Biases, LayerNorms, embeddings, and what
-    gives out words again, are not pruned.
+    These are the matrices of the linear layers within the transformer's layers (queries, keys, values, output
+    projections and feed-forward layers of encoder and decoder) and of the pooler. Biases, LayerNorms, embeddings and
+    their projections, and the task head, are not pruned.
 
     Raises:
         ValueError: If the model has none.
@@ -45,9 +45,15 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         module = getattr(model, give, lambda: None)()
         words |= {id(parameter) for parameter in module.parameters()} if module is not None else set()
     inside = {id(module.weight) for module in base.modules() if isinstance(module, nn.Linear | Conv1D)} - words
-    found = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in inside}
+    found = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if id(parameter) in inside and (_LAYER.search(name) or "pooler" in name)
+    }
     if not found:
-        raise ValueError(f"model: {type(model).__name__} has no linear layers besides its head, so nothing to prune")
+        raise ValueError(
+            f"model: {type(model).__name__} has no linear layers within transformer layers, so nothing to prune"
+        )
     return found
 
 

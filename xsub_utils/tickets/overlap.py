@@ -1,6 +1,6 @@
 """How much two weight masks overlap, in all and by part of the model, beside chance."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,7 @@ from xsub_utils.names import one_of
 from xsub_utils.tickets.matrices import matrix
 from xsub_utils.weight_masks import WeightMask
 
-PARTS = {
-    "total": lambda name: "all",
-    "stack": lambda name: matrix(name).stack,
-    "layer": lambda name: matrix(name).layer,
-    "component": lambda name: matrix(name).component,
-}
+PARTS = ("total", "stack", "layer", "component")
 
 
 def mask_overlap(a: WeightMask, b: WeightMask, by: str = "total") -> pd.DataFrame:
@@ -26,25 +21,37 @@ def mask_overlap(a: WeightMask, b: WeightMask, by: str = "total") -> pd.DataFram
         a, b: Name → True where a weight is kept. Only matrices that both name count: of models for different tasks one
             may have a pooler that the other lacks.
         by: "total", "stack", "layer" or "component"; what is in no layer, such as the pooler, counts in "total",
-            "stack" and "component" only.
+            "stack" and "component" only. Layers and components of encoder and decoder are told apart.
 
     Returns:
-        part, jaccard, expected (by chance, of masks that keep as many entries anywhere in the part), expected_within
-        (as many of every matrix). Both are ratios of expected counts, which for n weights differ from the expected
-        ratio by the order of 1 / n.
+        part (a layer is a number, or with two stacks such as "decoder 1"), jaccard, expected (by chance, of masks that
+        keep as many entries anywhere in the part), expected_within (as many of every matrix). Both are ratios of
+        expected counts, which for n weights differ from the expected ratio by the order of 1 / n.
 
     Raises:
         ValueError: If the masks have no matrix in common, or one is of another shape, or `by` is unknown.
 
     Source: Foroutan et al. 2022, section 5.
     """
-    part = PARTS[one_of("by", by, PARTS)]
-    counts = _counts(a, b).assign(part=[part(name) for name in a if name in b]).dropna(subset="part")
+    one_of("by", by, PARTS)
+    counts = _counts(a, b).assign(part=_parts([name for name in a if name in b], by)).dropna(subset="part")
     table = counts.groupby("part", sort=False)[["size", "a", "b", "both", "within"]].sum()
     size, kept, other = (table[name].to_numpy(dtype=float) for name in ("size", "a", "b"))
     shared = {"jaccard": table["both"], "expected": ratio(kept * other, size), "expected_within": table["within"]}
     found = {name: ratio(np.asarray(both), kept + other - np.asarray(both)) for name, both in shared.items()}
-    return pd.DataFrame(found, index=table.index).reset_index().astype({"part": int if by == "layer" else str})
+    return pd.DataFrame(found, index=table.index).reset_index()
+
+
+def _parts(names: Sequence[str], by: str) -> pd.Series:
+    """To which part each matrix belongs; none for what is in no layer."""
+    places = [matrix(name) for name in names]
+    two = len({place.stack for place in places}) > 1 and by in ("layer", "component")
+    values = ["all" if by == "total" else getattr(place, by) for place in places]
+    if two:
+        values = [
+            None if value is None else f"{place.stack} {value}" for place, value in zip(places, values, strict=True)
+        ]
+    return pd.Series(values, dtype=object)
 
 
 def joint_overlap(masks: Iterable[WeightMask]) -> float:

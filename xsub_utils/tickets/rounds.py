@@ -1,6 +1,5 @@
 """Iterative magnitude pruning: train, drop the smallest weights, rewind the others, and again."""
 
-import shutil
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -57,7 +56,7 @@ def find_tickets(
         task, encoder, seed, languages, settings, progress: As in `finetune`. The learning rate falls over the course of
             each round.
         out: Folder to write; it belongs to these rounds alone. The model of each round is in `sparsity-0`,
-            `sparsity-10`, …, of which only the last epoch is kept, its mask beside it in `sparsity-10.npz`, ….
+            `sparsity-10`, …, its mask beside it in `sparsity-10.npz`, …. Only the last epochs are read again.
         sparsities: Rising; shares of the prunable weights that are dropped. Training stops after the last.
         scope: Among what magnitudes are compared: "global", "stack" (encoder and decoder apart, as the source has it
             for mT5) or "matrix" (component by component).
@@ -83,13 +82,10 @@ def find_tickets(
     for sparsity in steps[1:]:
         mask = keep_largest(weights, sparsity, within=tickets[-1].mask, scope=scope)
         name = f"sparsity-{100 * sparsity:g}"
+        folder = finetune_ticket(task, start, seed, out / name, mask, **options)  # refuses what is of other rounds
         save_masks(out / f"{name}.npz", mask, {"sparsity": sparsity, "scope": scope, "task": task.name, "seed": seed})
-        folder = finetune_ticket(task, start, seed, out / name, mask, **options)
         tickets.append(Ticket(sparsity, mask, folder))
         weights = _weights(folder)
-        _keep_last(folder)
-    if not rewind_epoch:
-        _keep_last(whole)
     return tickets
 
 
@@ -126,9 +122,3 @@ def _rewound(whole: Path, encoder, epoch: int):
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     return {name: weight.detach() for name, weight in prunable_weights(load_finetuned(folder)[0]).items()}
-
-
-def _keep_last(folder: Path) -> None:
-    """Drops all epochs but the last, which nobody reads."""
-    for path in checkpoints(folder)[:-1]:
-        shutil.rmtree(path)

@@ -28,7 +28,8 @@ def keep_largest(
 
     Args:
         values: Name → tensor, such as `prunable_weights(model)`.
-        sparsity: Share of all entries that is not kept, in [0, 1); of n entries round(sparsity · n), exactly.
+        sparsity: Share of all entries that is not kept, in [0, 1); of n entries round(sparsity · n), exactly, of every
+            stack or matrix apart if the scope says so.
         within: A mask, of which the new one keeps a part; the share is still of all entries.
         scope: Among what magnitudes are compared: "global", "stack" (encoder and decoder apart) or "matrix".
 
@@ -48,14 +49,15 @@ def keep_largest(
         if within is None:
             found |= largest(some, count)
             continue
-        left = {name: value[within[name]] for name, value in some.items()}
+        inside = {name: within[name].to(value.device) for name, value in some.items()}
+        left = {name: value[inside[name]] for name, value in some.items()}
         if (remaining := sum(len(value) for value in left.values())) < count:
             raise ValueError(
                 f"sparsity={sparsity}: that keeps {count} entries, but within keeps only {remaining}; a sparsity of "
                 f"{1 - remaining / total:.3f} or more would be right"
             )
         for name, kept in largest(left, count).items():
-            found[name] = within[name].masked_scatter(within[name], kept)
+            found[name] = inside[name].masked_scatter(inside[name], kept)
     return {name: found[name] for name in values}
 
 
