@@ -144,7 +144,7 @@ def test_predictions_pair_overlap_and_kinship_with_transfer(study, transfer):
     departed = departures.departures(study, ["nli"], [0], PLAN)
     table = ticket_transfer.predicted(departed, transfer, study)
     assert table.groupby("measure").size().eq(6).all()
-    cell = table.query("measure == 'departures alike, above chance' and a == 'qba' and b == 'qaa'")
+    cell = table.query("measure == 'overlap of departures, above chance' and a == 'qba' and b == 'qaa'")
     pair = departed.query("a == 'qaa' and b == 'qba'")
     assert cell["likeness"].item() == pair["above"].item()
     assert cell["share"].item() == transfer.query("target == 'qba' and source == 'qaa'")["relative"].item()
@@ -160,6 +160,8 @@ def test_tickets_of_other_tasks_are_trained_on_this_one(study):
     mask = tickets.found(study, "mlm", 0, "qab", PLAN).masks[0.5]
     assert table.loc[("mlm", "qab"), "score"] == tickets.retrained(study, "nli", 0, "qab", mask, PLAN)
     assert not table.loc["nli", "relative"].any()
+    with pytest.raises(ValueError, match="target_tasks: 'nli' is not one of mlm, ner"):
+        ticket_transfer.across_tasks(study, "nli", 0, ["mlm", "ner"], PLAN)
 
 
 def test_retrieval_reads_the_ticket_before_and_after_training(study):

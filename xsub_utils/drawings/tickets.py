@@ -173,7 +173,7 @@ def pairs(table: pd.DataFrame) -> Figure:
         rows = table[table["measure"] == measure]
         sns.scatterplot(rows, x="likeness", y="share", hue="task", style="task", s=22, alpha=0.8, ax=ax)
         ax.axhline(0, **_LINE)
-        ax.set(title=measure, xlabel="value for the pair of languages", ylabel="change against own ticket [%]")
+        ax.set(title=measure, xlabel="source and target", ylabel="change in the target [%]")
         ax.yaxis.set_major_formatter(_PERCENT)
     return legend_above(figure)
 
@@ -186,7 +186,7 @@ def retrieval(table: pd.DataFrame) -> Figure:
         means = rows.groupby(["model", "seed", "level"], sort=False, as_index=False)["accuracy"].mean()
         sns.lineplot(means, x="level", y="accuracy", hue="model", style="model", markers=True, ax=ax, **RANGE)
         ax.axhline(table["chance"].iloc[0], ls=":", label="chance", **_LINE)
-        ax.set(title=task, xlabel="after layer (0: embeddings)", ylabel="translations found first", ylim=(0, None))
+        ax.set(title=task, xlabel="after layer (0: embeddings)", ylabel="retrieval accuracy", ylim=(0, None))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return legend_above(figure, columns=3)

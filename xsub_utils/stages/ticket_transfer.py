@@ -7,23 +7,26 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
 from xsub_utils import representations, tickets
 from xsub_utils.data.published import published_tickets
 from xsub_utils.encoders import load_encoder
-from xsub_utils.finetune import load_finetuned
+from xsub_utils.names import one_of
 from xsub_utils.stages import kinship, states
 from xsub_utils.stages.tickets import (
     KINDS,
     LONGER,
     ONE_SHOT,
+    PARTLY,
     RANDOM,
     SEED,
     TICKET,
     Plan,
     found,
+    loaded,
     longer,
     mask_of,
     retrained,
@@ -50,6 +53,10 @@ def transfer(
 ) -> pd.DataFrame:
     """a(s, t): score in t after training on t with the mask of s, or with t's own mask of another kind.
 
+    Args:
+        study, task, seed, plan: Of the models and tickets, of one seed; t's own ticket was found with this seed, too.
+        controls: Of `tickets.KINDS`.
+
     Returns:
         task, seed, sparsity, source (a language, or one of the controls), target, score, relative (change against t's
         own ticket, as a share of its score; above 0 is better, also of perplexities).
@@ -68,9 +75,14 @@ def transfer(
 def across_tasks(study: Study, task: str, seed: int, sources: Sequence[str], plan: Plan) -> pd.DataFrame:
     """Score in each language after training on a task with the mask that another task found in the language.
 
+    Args:
+        study, task, seed, plan: Of the models; the task gives the data.
+        sources: Tasks that give the masks, this one among them.
+
     Returns:
         task, seed, source (a task, or "random"), target (language), score, relative (against the task's own ticket).
     """
+    one_of("target_tasks", task, sources)
     rows = []
     for target in study.languages:
         masks = {one: (one, target, TICKET) for one in sources} | {RANDOM: (task, target, RANDOM)}
@@ -81,12 +93,14 @@ def across_tasks(study: Study, task: str, seed: int, sources: Sequence[str], pla
 
 
 def kinds(study: Study, task: str, seed: int, plan: Plan, chosen: Sequence[str] = KINDS) -> pd.DataFrame:
-    """Score in each language with each kind of mask, trained on it, and of the whole model trained as often or as long.
+    """Score in each language with each kind of mask, trained on it, and of the whole model trained once, or as long.
+
+    A kind that needs a denser ticket is left out where the plan has none.
 
     Returns:
         task, seed, kind, language, score, relative (against the whole model).
     """
-    rows = []
+    chosen, rows = [kind for kind in chosen if kind != PARTLY or plan.sparsities[0] < plan.main], []
     for language in study.languages:
         table = found(study, task, seed, language, plan).scores
         rows.append(("whole model", language, float(table.loc[table["sparsity"] == 0, "score"].iloc[0])))
@@ -176,7 +190,7 @@ def predicted(overlap: pd.DataFrame, transferred: pd.DataFrame, study: Study) ->
     """
     some = overlap[overlap["differs"] == DIFFERS["language",]]
     both = pd.concat([some, some.rename(columns={"a": "b", "b": "a"})])
-    likeness = {"departures alike, above chance": both.groupby(["task", "a", "b"])["above"].mean()}
+    likeness = {"overlap of departures, above chance": both.groupby(["task", "a", "b"])["above"].mean()}
     pairs = transferred[transferred["source"].isin(study.languages) & (transferred["source"] != transferred["target"])]
     share = pairs.groupby(["task", "target", "source"], sort=False)["relative"].mean().rename("share")
     share.index.names = ["task", "a", "b"]
@@ -228,6 +242,7 @@ def retrieval(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
     def compute() -> pd.DataFrame:
         data = study.task(task)
         start = load_encoder(study.encoder_folder(), data.kind, list(data.labels) or None, seed=seed)[0]
+        start = start.to("cuda" if torch.cuda.is_available() else "cpu")
         plain, rows = _states(study, start), []
         for language in study.languages:
             own = found(study, task, seed, language, plan)
@@ -237,7 +252,7 @@ def retrieval(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
                 of = {"languages": language, "settings": plan.course(study, task), "progress": False}
                 tickets.finetune_ticket(data, study.encoder_folder(), seed, run, random, **of)
                 trained = {WHOLE: own.whole, TRAINED: own.sparse, RETRAINED: Path(run)}
-                read |= {name: _states(study, load_finetuned(path)[0]) for name, path in trained.items()}
+                read |= {name: _states(study, loaded(path)) for name, path in trained.items()}
             for name, one in ((MASKED, mask), (SHUFFLED, random)):
                 with weight_mask_applied(start, one):
                     read[name] = _states(study, start)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from xsub_utils import masks, settings, store, tickets
 from xsub_utils.data import Task
@@ -37,9 +38,10 @@ class Plan(NamedTuple):
 
     Attributes:
         sparsities: Rising; one for each round.
-        elsewhere: Those of them whose masks are tried elsewhere, too; the first of them in everything.
+        elsewhere: Those of them whose masks are also tried on other languages; the first (`main`) is that of all other
+            comparisons.
         batch_size: Of the training; 0 leaves the preset's.
-        long_seeds: For which the whole model is also trained as long as all rounds to the main sparsity together.
+        long_seeds: Seeds for which the whole model is also trained as long as all rounds to `main` together.
     """
 
     sparsities: tuple[float, ...] = tickets.TENTHS
@@ -99,7 +101,7 @@ def found(study: Study, task: str, seed: int, language: str, plan: Plan) -> Foun
         of = {"languages": list(scored), "settings": chosen, "progress": False}
         for ticket in tickets.find_tickets(data, encoder, seed, runs, sparsities=plan.sparsities, **of):
             masks.save_masks(out / _file(ticket.sparsity), ticket.mask, {})
-            model = load_finetuned(ticket.folder)[0]
+            model = loaded(ticket.folder)
             rows += [(ticket.sparsity, code, _score(study, task, model, code)) for code in scored]
             if ticket.sparsity in (0, plan.main):
                 _copy(ticket.folder, out / ticket.folder.name)
@@ -145,7 +147,7 @@ def _trained(study: Study, task: str, seed: int, language: str, chosen: Settings
 
     def build(out: Path) -> None:
         run = train(data, out / "run", languages=language, settings=chosen, progress=False)
-        score = _score(study, task, load_finetuned(run)[0], language)
+        score = _score(study, task, loaded(run), language)
         pd.DataFrame({"score": [score]}).to_parquet(out / "score.parquet", index=False)
         _remove(run)
 
@@ -177,7 +179,7 @@ def mask_of(
         return keep_largest({name: after[name].detach() - value for name, value in start.items()}, sparsity)
     if kind == FISHER:
         batches = study.batches(task, "score", language, 0)
-        return keep_largest(tickets.fisher_information(load_finetuned(own.whole)[0], batches), sparsity)
+        return keep_largest(tickets.fisher_information(loaded(own.whole), batches), sparsity)
     draw = int(store.digest([task, seed, language, kind]), 16) % 2**32
     if kind == PARTLY:
         denser = min((one for one in own.masks if 0 < one < sparsity), key=lambda one: abs(one - 0.3), default=None)
@@ -250,7 +252,12 @@ def start_weights(study: Study, task: str, seed: int) -> dict[str, torch.Tensor]
     return {name: weight.detach() for name, weight in prunable_weights(model).items()}
 
 
-def _score(study: Study, task: str, model, language: str) -> float:
+def loaded(folder: Path) -> nn.Module:
+    """The model in a folder, on the GPU if there is one; unlike those of `load_model` it is not kept."""
+    return load_finetuned(folder)[0].to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _score(study: Study, task: str, model: nn.Module, language: str) -> float:
     return evaluate(model, study.batches(task, "report", language), study.task(task).metric)
 
 

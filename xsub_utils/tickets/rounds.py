@@ -56,7 +56,8 @@ def find_tickets(
         task, encoder, seed, languages, settings, progress: As in `finetune`. The learning rate falls over the course of
             each round.
         out: Folder to write; it belongs to these rounds alone. The model of each round is in `sparsity-0`,
-            `sparsity-10`, …, its mask beside it in `sparsity-10.npz`, …. Only the last epochs are read again.
+            `sparsity-10`, …, its mask beside it in `sparsity-10.npz`, …. Every round leaves a checkpoint
+            per epoch (of XLM-R base 1.1 GB); once all are done, all but the last of each may be deleted.
         sparsities: Rising; shares of the prunable weights that are dropped. Training stops after the last.
         scope: Among what magnitudes are compared: "global", "stack" (encoder and decoder apart, as the source has it
             for mT5) or "matrix" (component by component).

@@ -21,7 +21,7 @@ def keep_largest(
     within: WeightMask | None = None,
     scope: str = "global",
 ) -> dict[str, Tensor]:
-    """The mask that keeps the entries of largest magnitude, all but a share of them.
+    """The mask that keeps the entries of largest magnitude and drops a share, the sparsity, of all.
 
     Of trained weights this is a step of iterative magnitude pruning, of pre-trained ones one-shot pruning, of changes
     in fine-tuning the mask of LT-SFT, of `fisher_information` the mask of FISH.
@@ -34,7 +34,8 @@ def keep_largest(
         scope: Among what magnitudes are compared: "global", "stack" (encoder and decoder apart) or "matrix".
 
     Raises:
-        ValueError: If the sparsity is none, or is lower than that of `within`, which does not fit, or a value is nan.
+        ValueError: If the sparsity is outside [0, 1) or lower than that of `within`, which may also not fit, or a value
+            is nan.
 
     Source: Foroutan et al. 2022, algorithm 1; torch.nn.utils.prune.global_unstructured gives the same mask, but for
     ties, of which the first entries are kept here.
@@ -73,7 +74,7 @@ def prune_randomly(mask: WeightMask, sparsity: float, seed: int) -> dict[str, Te
         seed: Of the draw.
 
     Raises:
-        ValueError: If the sparsity is none, or is lower than that of the mask.
+        ValueError: If the sparsity is outside [0, 1), or is lower than that of the mask.
     """
     generator = torch.Generator().manual_seed(seed)
     draws = {name: torch.rand(one.shape, generator=generator).to(one.device) for name, one in mask.items()}
@@ -84,7 +85,7 @@ def fisher_information(model: nn.Module, batches: Batches, loss=example_loss) ->
     """Diagonal of the empirical Fisher information of the prunable weights.
 
     Args:
-        model: Its labels are those of the batches; it is left as it was.
+        model: With the task head that fits the labels, on the device to compute on; it is left as it was.
         batches: Dicts with `labels`.
         loss: Logits and labels to a value for each example; by default the mean cross-entropy over its own labels.
 
