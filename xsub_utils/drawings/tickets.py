@@ -63,9 +63,11 @@ def kinds(table: pd.DataFrame) -> Figure:
 @drawing("ticket_layers")
 def layers(table: pd.DataFrame) -> Figure:
     """Overlap by layer: task, differs, part (layer), jaccard, expected; bands are ranges over pairs."""
+    names = in_order(table["differs"])
     figure, axes = task_panels(table, columns=3, width=2.9, height=2.7)
     for task, rows, ax in axes:
-        sns.lineplot(rows, x="part", y="jaccard", hue="differs", style="differs", markers=True, ax=ax, **RANGE)
+        of = {"hue": "differs", "hue_order": names, "style": "differs", "style_order": names, "markers": True}
+        sns.lineplot(rows, x="part", y="jaccard", ax=ax, **of, **RANGE)
         chance = rows.groupby("part")["expected"].mean()
         ax.plot(chance.index, chance, ls=":", label="chance", **_LINE)
         ax.set(title=task, xlabel="layer", ylabel="Jaccard index", ylim=(0, 1))
