@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-import psutil
 import torch
 from bench_sft import QUICK, SMALL, WIDE, RandomRows, Workload, make_model
 from measure import alternate, ratio
@@ -87,16 +86,16 @@ def measure_peak(case: str, count: int) -> None:
     small = weights(1)
     {"torch": of_torch, "ours": ours}[case](small)  # what is loaded on first use
     values = weights(count)
-    before = psutil.Process().memory_info().rss / 2**20
+    before = memory("VmRSS")
     found = {"torch": of_torch, "ours": ours}[case](values)
-    print(highest() - before)
+    print(memory("VmHWM") - before)
     del found
 
 
-def highest() -> float:
-    """Peak of this process in MB; `getrusage` would count that of the process it was started from."""
+def memory(what: str) -> float:
+    """MB that this process holds (VmRSS), or held at most (VmHWM); `getrusage` would count that of its parent."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+    return int(re.search(rf"{what}:\s+(\d+) kB", status)[1]) / 1024
 
 
 def steps(load: Workload, prepare: Callable[[nn.Module], None]) -> Tensor:

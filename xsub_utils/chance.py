@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy.signal import fftconvolve
 
 _CHUNK = 2**18  # probabilities of several pairs worked on at a time
 _DIRECT = 2**11  # numbers of shared entries per stratum up to which a convolution is summed directly
@@ -91,6 +90,8 @@ def _hypergeometric(size: int, a: int, b: int) -> tuple[int, np.ndarray]:
 def _convolve(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Row by row; sums of positive products, hence exact in the tails too, as long as they are few."""
     if q.shape[1] > _DIRECT:
+        from scipy.signal import fftconvolve  # here, since it takes as long to import as torch
+
         return np.maximum(fftconvolve(p, q, axes=1), 0)
     total = np.zeros((len(p), p.shape[1] + q.shape[1] - 1))
     for shift, column in enumerate(q.T):

@@ -192,7 +192,8 @@ def execute(notebook: str | Path, out: str | Path, parameters: Mapping[str, Any]
         ValueError: If the notebook has no such parameter.
         RuntimeError: If a cell fails; the last line names the executed notebook, which is kept.
     """
-    import papermill
+    with _without_a_grammar():
+        import papermill
 
     _refuse_unknown(notebook, parameters)
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -209,6 +210,20 @@ def execute(notebook: str | Path, out: str | Path, parameters: Mapping[str, Any]
             )
         except Exception as error:
             raise RuntimeError(f"{notebook}: {error}\nexecuted notebook kept: {out}") from error
+
+
+@contextmanager
+def _without_a_grammar():
+    """For an import of jsonschema, which else spends three seconds on a check of addresses that notebooks do not need."""
+    name = "rfc3987_syntax"
+    absent = name not in sys.modules
+    if absent:
+        sys.modules[name] = None
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[name]
 
 
 @contextmanager
