@@ -214,7 +214,7 @@ def execute(notebook: str | Path, out: str | Path, parameters: Mapping[str, Any]
 
 @contextmanager
 def _without_a_grammar():
-    """For an import of jsonschema, which else spends three seconds on a check of addresses that notebooks do not need."""
+    """For an import of jsonschema, which else spends three seconds on addresses, a format that notebooks lack."""
     name = "rfc3987_syntax"
     absent = name not in sys.modules
     if absent:
