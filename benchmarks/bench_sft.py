@@ -3,7 +3,7 @@
 Steps are those of transformers' Trainer on the same batches: ordinary ones, and ones that run through a language's
 mask and move nothing else.
 
-    python benchmarks/bench_sft.py            # about four minutes; writes bench_sft.csv beside this file
+    python benchmarks/bench_sft.py            # about seven minutes; writes bench_sft.csv beside this file
     python benchmarks/bench_sft.py --quick    # seconds; writes nothing
 """
 

@@ -1,6 +1,6 @@
 """Lottery tickets beside torch's pruning: selection, memory, training steps, and stored masks.
 
-python benchmarks/bench_tickets.py            # about four minutes; writes bench_tickets.csv beside this file
+python benchmarks/bench_tickets.py            # about seven minutes; writes bench_tickets.csv beside this file
 python benchmarks/bench_tickets.py --quick    # seconds; writes nothing
 """
 

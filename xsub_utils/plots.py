@@ -158,6 +158,11 @@ def task_panels(table: pd.DataFrame, columns: int = 4, width: float = 2.5, heigh
     return figure, [(task, table[table["task"] == task], ax) for task, ax in axes]
 
 
+def mean_and_range(table: pd.DataFrame, by: str, value: str, order: list) -> pd.DataFrame:
+    """Mean, lowest and highest of `value` for each of `by` in an order, as `bars` takes them: mean, low, high."""
+    return table.groupby(by)[value].agg(mean="mean", low="min", high="max").reindex(order)
+
+
 def bars(ax: Axes, rows: pd.DataFrame, heights: np.ndarray, color=None, **kwargs) -> None:
     """Means with their ranges, one under the other; an unknown range draws none, and a mean may lie outside.
 

@@ -15,6 +15,7 @@ from xsub_utils.plots import (
     is_first,
     legend_above,
     legend_right,
+    mean_and_range,
     panels,
     square,
     task_panels,
@@ -113,8 +114,7 @@ def groups(table: pd.DataFrame) -> Figure:
     names = in_order(table["group"])
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.8, height=0.24 * len(names) + 1, sharey=True)
     for task, ax in axes:
-        of = table[table["task"] == task].groupby("group")["share"]
-        rows = pd.DataFrame({"mean": of.mean(), "low": of.min(), "high": of.max()}).reindex(names)
+        rows = mean_and_range(table[table["task"] == task], "group", "share", names)
         bars(ax, rows, np.arange(len(names)), label="mean and range over languages")
         ax.axvline(table["chance"].mean(), ls=":", label="chance", **_LINE)
         ax.set(title=task, xlabel="share of the own language", yticks=range(len(names)))

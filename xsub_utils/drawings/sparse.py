@@ -6,7 +6,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from xsub_utils.plots import RANGE, bars, drawing, in_order, legend_above, panels, task_panels
+from xsub_utils.plots import RANGE, bars, drawing, in_order, legend_above, mean_and_range, panels, task_panels
 
 _LINE = {"color": ".4", "lw": 0.8}
 _TITLES = {"score": "score through own heads", "share": "own language's share"}
@@ -20,8 +20,7 @@ def variants(table: pd.DataFrame) -> Figure:
     for task, ax in axes:
         views = in_order(table["heads"])
         for place, view in enumerate(views):
-            of = table[table["task"].eq(task) & table["heads"].eq(view)].groupby("variant")["score"]
-            rows = pd.DataFrame({"mean": of.mean(), "low": of.min(), "high": of.max()}).reindex(names)
+            rows = mean_and_range(table[table["task"].eq(task) & table["heads"].eq(view)], "variant", "score", names)
             heights = np.arange(len(names)) + 0.2 * (place - (len(views) - 1) / 2)
             bars(ax, rows, heights, color=sns.color_palette()[place], label=view)
         ax.set(title=task, xlabel="score", yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
@@ -131,8 +130,7 @@ def _ways(table: pd.DataFrame, values: dict[str, str]) -> Figure:
     for (task, value, pair), ax in axes:
         rows = table[table["task"].eq(task) & table["pair"].eq(pair)]
         for number, code in enumerate(in_order(rows["language"])):
-            of = rows[rows["language"] == code].groupby("way")[value]
-            some = pd.DataFrame({"mean": of.mean(), "low": of.min(), "high": of.max()}).reindex(names)
+            some = mean_and_range(rows[rows["language"] == code], "way", value, names)
             heights = np.arange(len(names)) + 0.24 * (number - 0.5)
             bars(ax, some, heights, color=sns.color_palette()[number], label=("first", "second")[number] + " language")
         ax.set(title=f"{task}, {pair}", xlabel=values[value], yticks=range(len(names)), yticklabels=names)

@@ -15,6 +15,7 @@ from xsub_utils.plots import (
     in_order,
     is_first,
     legend_above,
+    mean_and_range,
     panels,
     square,
     task_panels,
@@ -48,8 +49,7 @@ def kinds(table: pd.DataFrame) -> Figure:
     names = in_order(table["kind"])
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=0.26 * len(names) + 1.0, sharey=True)
     for task, ax in axes:
-        of = table[table["task"] == task].groupby("kind")["relative"]
-        rows = pd.DataFrame({"mean": of.mean(), "low": of.min(), "high": of.max()}).reindex(names)
+        rows = mean_and_range(table[table["task"] == task], "kind", "relative", names)
         bars(ax, rows, np.arange(len(names), dtype=float))
         ax.axvline(0, **_LINE)
         ax.set(title=task, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
@@ -83,8 +83,7 @@ def components(table: pd.DataFrame) -> Figure:
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=height, sharey=True)
     for task, ax in axes:
         for number, name in enumerate(names):
-            of = table[table["task"].eq(task) & table["differs"].eq(name)].groupby("part")["jaccard"]
-            rows = pd.DataFrame({"mean": of.mean(), "low": of.min(), "high": of.max()}).reindex(parts)
+            rows = mean_and_range(table[table["task"].eq(task) & table["differs"].eq(name)], "part", "jaccard", parts)
             heights = np.arange(len(parts)) + 0.8 * ((number + 0.5) / len(names) - 0.5)
             bars(ax, rows, heights, color=sns.color_palette()[number], label=name)
         chance = table[table["task"] == task].groupby("part")["expected"].mean().reindex(parts)
@@ -113,8 +112,7 @@ def departures(table: pd.DataFrame) -> Figure:
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=height, sharey=True)
     for task, ax in axes:
         for number, (column, label) in enumerate(what.items()):
-            of = table[table["task"] == task].groupby("differs")[column]
-            rows = pd.DataFrame({"mean": of.mean(), "low": of.min(), "high": of.max()}).reindex(names)
+            rows = mean_and_range(table[table["task"] == task], "differs", column, names)
             heights = np.arange(len(names)) + 0.3 * (number - 0.5)
             bars(ax, rows, heights, color=[sns.color_palette()[0], ".6"][number], label=label)
         ax.set(title=task, xlabel="Jaccard index of departures", yticks=range(len(names)), yticklabels=names)

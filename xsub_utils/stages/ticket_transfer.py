@@ -33,7 +33,7 @@ from xsub_utils.stages.tickets import (
 )
 from xsub_utils.study import Study, stored_table
 from xsub_utils.tickets import mask_overlap
-from xsub_utils.weight_masks import mask_digest, random_weight_mask, weight_mask_applied
+from xsub_utils.weight_masks import random_weight_mask, weight_mask_applied
 
 DIFFERS = {
     ("language",): "another language",
@@ -194,14 +194,9 @@ def predicted(overlap: pd.DataFrame, transferred: pd.DataFrame, study: Study) ->
     pairs = transferred[transferred["source"].isin(study.languages) & (transferred["source"] != transferred["target"])]
     share = pairs.groupby(["task", "target", "source"], sort=False)["relative"].mean().rename("share")
     share.index.names = ["task", "a", "b"]
+    places = list(zip(share.index.get_level_values("a"), share.index.get_level_values("b"), strict=True))
     for kind, table in kinship.true_relatedness(study).items():
-        long = table.stack().rename_axis(["a", "b"])
-        likeness[f"true kinship: {kind}"] = (
-            share.index.to_frame(index=False)
-            .set_index(["task", "a", "b"])
-            .index.map(lambda key, long=long: long.get(key[1:], np.nan))
-            .to_series(index=share.index)
-        )
+        likeness[f"true kinship: {kind}"] = pd.Series([table.loc[place] for place in places], share.index)
     tables = [share.reset_index().assign(measure=name, likeness=one.reindex(share.index).to_numpy())
               for name, one in likeness.items()]  # fmt: skip
     return pd.concat(tables, ignore_index=True)
@@ -260,8 +255,8 @@ def retrieval(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
                      for level, value in enumerate(_accuracies(of, language))]  # fmt: skip
         return pd.DataFrame(rows, columns=["model", "language", "level", "accuracy"])
 
-    digests = [mask_digest(found(study, task, seed, code, plan).masks[plan.main]) for code in study.languages]
-    key = {"task": study.task(task).identity, "text": study.task("parallel").identity, "seed": seed, "masks": digests}
+    artifacts = [found(study, task, seed, code, plan).whole.parent.name for code in study.languages]
+    key = {"tickets": artifacts, "text": study.task("parallel").identity}  # their names cover models, data and course
     return stored_table("ticket-retrieval", key, compute).assign(task=task, seed=seed)
 
 
@@ -284,19 +279,20 @@ def _accuracies(of: dict[str, list], language: str) -> list[float]:
     ]  # fmt: skip
 
 
-def beside_published(transferred: pd.DataFrame, sparsity: float = 0.5) -> pd.DataFrame:
-    """Relative changes against the target's own ticket, ours and the published ones, at the same sparsity.
+def beside_published(transferred: pd.DataFrame) -> pd.DataFrame:
+    """Relative changes against the target's own ticket, ours and the published ones, at a sparsity of one half.
 
     Returns:
         where ("MiniBabel", "published (mBERT)"), task, mask ("another language's ticket", "random"), source, target,
         relative.
     """
-    ours = transferred[transferred["sparsity"].eq(sparsity) & ~transferred["source"].isin([ONE_SHOT, SEED])]
+    ours = transferred[transferred["sparsity"].eq(0.5) & ~transferred["source"].isin([ONE_SHOT, SEED])]
     ours = ours.groupby(["task", "source", "target"], sort=False, as_index=False)["relative"].mean().assign(where=OURS)
     table = published_tickets().query("model == 'mBERT' and table in (2, 3, 4, 5)")
     crossed = table[table["table"] > 2]
     own = crossed[crossed["source"] == crossed["target"]].set_index(["task", "target"])["value"]
-    rows = pd.concat([crossed, table[table["mask"] == "random"].assign(source=RANDOM)])
+    random = table[table["mask"].eq("random") & table["sparsity"].eq(50)]  # table 2 has some of other sparsities
+    rows = pd.concat([crossed, random.assign(source=RANDOM)])
     rows = rows[rows.set_index(["task", "target"]).index.isin(own.index)]
     base = own.reindex(rows.set_index(["task", "target"]).index).to_numpy()
     sign = np.where(rows["metric"] == "perplexity", -1, 1)
