@@ -207,7 +207,8 @@ def published(table: pd.DataFrame) -> Figure:
             ax.plot([values.mean()] * 2, [height - 0.32, height + 0.32], color=".2", lw=1.2)
         ax.axvline(0, **_LINE)
         ax.set(title=task, yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5))
-        ax.set_xscale("symlog", linthresh=0.1)
+        if table.loc[table["task"] == task, "relative"].min() < -1:  # perplexities
+            ax.set_xscale("symlog", linthresh=0.1)
         ax.xaxis.set_major_formatter(_PERCENT)
     figure.supxlabel("change of the score against the target's own ticket [%]; higher is better", fontsize="medium")
     return figure
