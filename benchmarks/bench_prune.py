@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from measure import alternate, ratio
+from measure import CLASSES, alternate, random_model, ratio
 from torch import Tensor
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
 from transformers.masking_utils import eager_mask
@@ -30,7 +29,6 @@ from xsub_utils.prune import Subnetwork, find_subnetwork, head_importance
 Model = XLMRobertaForSequenceClassification
 Batch = dict[str, Tensor]
 PAD = 1
-CLASSES = 3
 VOCABULARY = 2000
 
 
@@ -53,22 +51,6 @@ WORKLOADS = [
     Workload("6 x 8 heads, width 96", 6, 8, 96, 384, examples=192, length=32, batch_size=64, repetitions=5),
     Workload("4 x 12 heads, width 768", 4, 12, 768, 3072, examples=4, length=128, batch_size=4, repetitions=3),
 ]
-
-
-def make_model(load: Workload) -> Model:
-    """An XLM-R classifier with random weights: neither cost nor exactness depends on training."""
-    config = XLMRobertaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=load.width,
-        num_hidden_layers=load.layers,
-        num_attention_heads=load.heads,
-        intermediate_size=load.intermediate,
-        max_position_embeddings=load.length + 2,
-        num_labels=CLASSES,
-        initializer_range=0.05,
-    )
-    torch.manual_seed(0)
-    return XLMRobertaForSequenceClassification(config).eval()
 
 
 def make_batches(load: Workload, bucket: bool = True) -> list[Batch]:
@@ -143,7 +125,7 @@ def published_importance(model: Model, batches: list[Batch], mask: Tensor, reset
 
 def compare(load: Workload) -> list[dict]:
     """All rows of the table for one workload."""
-    model, batches = make_model(load), make_batches(load)
+    model, batches = random_model(load, VOCABULARY, deviation=0.05).eval(), make_batches(load)
     head_importance(model, batches)  # warms up
     parts = (compare_importance, compare_searches, compare_removal)
     return [{"model": load.name, **line} for part in parts for line in part(load, model, batches)]
@@ -159,7 +141,7 @@ def compare_importance(load: Workload, model: Model, batches: list[Batch]) -> li
 def compare_searches(load: Workload, model: Model, batches: list[Batch]) -> list[dict]:
     """Searches down to no heads: in the same batches, and each in the batches that it would make."""
     search = partial(find_subnetwork, model, batches, retain=0)
-    published = partial(published_search, make_model(load))
+    published = partial(published_search, random_model(load, VOCABULARY, deviation=0.05).eval())
     unsorted = make_batches(replace(load, batch_size=load.batch_size // 2), bucket=False)
     cases = {
         "published": partial(published, batches),

@@ -16,10 +16,9 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
-from measure import alternate, ratio
+from measure import CLASSES, alternate, random_model, ratio
 from torch import Tensor, nn
 from torch.nn.utils import prune
-from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 from xsub_utils.encoders import quiet
 from xsub_utils.settings import Settings
@@ -28,7 +27,6 @@ from xsub_utils.trainer import EpochTrainer, Rows, training_arguments
 from xsub_utils.weight_masks import largest, random_weight_mask
 
 LANGUAGES = [f"language {number}" for number in range(6)]
-CLASSES = 3
 
 
 @dataclass(frozen=True)
@@ -52,21 +50,6 @@ WIDE = Workload("4 layers, width 768", 4, 768, 12, 3072, 32, 8000, steps=1, repe
 QUICK = replace(SMALL, name="quick", steps=1, repetitions=1)
 
 
-def make_model(load: Workload) -> nn.Module:
-    """An XLM-R classifier with random weights."""
-    config = XLMRobertaConfig(
-        vocab_size=load.vocabulary,
-        hidden_size=load.width,
-        num_hidden_layers=load.layers,
-        num_attention_heads=load.heads,
-        intermediate_size=load.intermediate,
-        max_position_embeddings=load.length + 2,
-        num_labels=CLASSES,
-    )
-    torch.manual_seed(0)
-    return XLMRobertaForSequenceClassification(config)
-
-
 class RandomRows(Rows):
     """Random sentences of one length, as many batches of each language."""
 
@@ -84,7 +67,7 @@ class RandomRows(Rows):
 
 def steps(load: Workload, make: Callable[..., EpochTrainer]) -> Tensor:
     """Weights after an epoch."""
-    model, settings = make_model(load), Settings(epochs=1, batch_size=load.batch_size, eval_size=0)
+    model, settings = random_model(load, load.vocabulary), Settings(epochs=1, batch_size=load.batch_size, eval_size=0)
     with TemporaryDirectory() as folder, quiet():
         arguments = training_arguments(Path(folder), settings, 0)
         arguments.save_strategy = "no"
@@ -94,7 +77,7 @@ def steps(load: Workload, make: Callable[..., EpochTrainer]) -> Tensor:
 
 def masked(load: Workload, mask: Callable[[nn.Module, int], object], through: bool) -> Callable[..., EpochTrainer]:
     """A trainer in which each language has such a mask."""
-    model = make_model(load)
+    model = random_model(load, load.vocabulary)
     found = {one: Subnetwork.of(model, one, mask(model, i), through) for i, one in enumerate(LANGUAGES)}
     return partial(SparseTrainer, subnetworks=found, shared=through, order=("round-robin", 5.0))
 

@@ -17,12 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from measure import alternate, ratio
+from measure import alternate, random_model, ratio
 from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
 from transformers.masking_utils import eager_mask
@@ -33,7 +32,6 @@ from xsub_utils.stitching import StateCache, Stitched, stitch, stitch_fronts, st
 Model = XLMRobertaForSequenceClassification
 Batch = dict[str, Tensor]
 PAD = 1
-CLASSES = 3
 VOCABULARY = 1000
 LR, LAST_LR = 3e-4, 1e-5
 FRONTS = 4
@@ -88,19 +86,9 @@ def make_pair(load: Workload) -> Pair:
 
 
 def make_model(load: Workload, seed: int) -> Model:
-    """An XLM-R classifier."""
-    config = XLMRobertaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=load.width,
-        num_hidden_layers=load.layers,
-        num_attention_heads=load.heads,
-        intermediate_size=load.intermediate,
-        max_position_embeddings=load.length + 2,
-        num_labels=CLASSES,
-        initializer_range=0.1 if load.width < 200 else 0.05,
-    )
-    torch.manual_seed(seed)
-    model = XLMRobertaForSequenceClassification(config).eval().requires_grad_(False)
+    """An XLM-R classifier that is not trained."""
+    deviation = 0.1 if load.width < 200 else 0.05
+    model = random_model(load, VOCABULARY, seed, deviation).eval().requires_grad_(False)
     model.set_attn_implementation("eager")  # as the published procedure has it; the faster one for heads this small
     return model
 

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
-from bench_sft import QUICK, SMALL, WIDE, RandomRows, Workload, make_model
-from measure import alternate, ratio
+from bench_sft import QUICK, SMALL, WIDE, RandomRows, Workload
+from measure import alternate, random_model, ratio
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -100,7 +100,7 @@ def memory(what: str) -> float:
 
 def steps(load: Workload, prepare: Callable[[nn.Module], None]) -> Tensor:
     """Weights after an epoch."""
-    model, settings = make_model(load), Settings(epochs=1, batch_size=load.batch_size, eval_size=0)
+    model, settings = random_model(load, load.vocabulary), Settings(epochs=1, batch_size=load.batch_size, eval_size=0)
     prepare(model)
     with TemporaryDirectory() as folder, quiet():
         arguments = training_arguments(Path(folder), settings, 0)

@@ -20,15 +20,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from measure import Seconds, alternate, ratio
+from measure import CLASSES, Seconds, alternate, random_model, ratio
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 from xsub_utils.tracin import influence
 
 Batch = dict[str, Tensor]
-CLASSES = 3
 SQUARE = 2048
 
 
@@ -58,19 +56,8 @@ QUICK = replace(SMALL, name="quick", length=16, train=48, test=8, repetitions=1)
 
 
 def make_model(load: Workload, seed: int = 0) -> nn.Module:
-    """An XLM-R classifier; random weights, as the cost does not depend on training."""
-    config = XLMRobertaConfig(
-        vocab_size=load.vocabulary,
-        hidden_size=load.width,
-        num_hidden_layers=load.layers,
-        num_attention_heads=load.heads,
-        intermediate_size=load.intermediate,
-        max_position_embeddings=load.length + 2,
-        num_labels=CLASSES,
-        initializer_range=0.1 if load.width < 200 else 0.03,
-    )
-    torch.manual_seed(seed)
-    return XLMRobertaForSequenceClassification(config).eval()
+    """The classifier of a workload."""
+    return random_model(load, load.vocabulary, seed, deviation=0.1 if load.width < 200 else 0.03).eval()
 
 
 def make_batches(load: Workload, examples: int, seed: int) -> list[Batch]:

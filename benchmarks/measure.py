@@ -1,13 +1,46 @@
-"""CPU times of several ways to do the same work, in one process, and their ratios."""
+"""CPU times of several ways to do the same work, in one process, and their ratios; the model that does it."""
 
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping
+from typing import Protocol
 
+import torch
 from tqdm import tqdm
+from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+CLASSES = 3
 
 Cases = Mapping[Hashable, Callable[[], object]]
 Seconds = dict[Hashable, list[float]]
+
+
+class Shape(Protocol):
+    """What a workload says of its encoder; `length` is that of its longest sentence."""
+
+    layers: int
+    width: int
+    heads: int
+    intermediate: int
+    length: int
+
+
+def random_model(
+    of: Shape, vocabulary: int, seed: int = 0, deviation: float = 0.02
+) -> XLMRobertaForSequenceClassification:
+    """An XLM-R classifier with random weights of this standard deviation: its cost does not depend on training."""
+    config = XLMRobertaConfig(
+        vocab_size=vocabulary,
+        hidden_size=of.width,
+        num_hidden_layers=of.layers,
+        num_attention_heads=of.heads,
+        intermediate_size=of.intermediate,
+        max_position_embeddings=of.length + 2,
+        num_labels=CLASSES,
+        initializer_range=deviation,
+    )
+    torch.manual_seed(seed)
+    return XLMRobertaForSequenceClassification(config)
 
 
 def alternate(cases: Cases, turns: int) -> tuple[Seconds, dict[Hashable, object]]:

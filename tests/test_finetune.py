@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from itertools import pairwise
@@ -98,6 +99,14 @@ def test_load_finetuned_gives_any_epoch(finished):
     for name, value in last.state_dict().items():
         assert torch.equal(value, third.state_dict()[name])
     assert not torch.equal(first.classifier.out_proj.weight, last.classifier.out_proj.weight)
+
+
+def test_epochs_go_by_their_names_where_earlier_ones_were_deleted(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("epoch-1", "epoch-2"))
+    third, last = load_finetuned(tmp_path / "run", 3)[0], load_finetuned(finished)[0]
+    assert all(torch.equal(value, third.state_dict()[name]) for name, value in last.state_dict().items())
+    with pytest.raises(ValueError, match=r"epoch=1 does not exist; .* holds epochs 3$"):
+        load_finetuned(tmp_path / "run", 1)
 
 
 def test_training_agrees_with_a_bare_loop(reviews, tokenizer, tmp_path):
@@ -362,7 +371,7 @@ def test_a_given_model_must_have_the_classes_of_the_task(reviews, tokenizer, tmp
 def test_loading_what_is_not_there(finished, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no epoch-1"):
         checkpoints(tmp_path)
-    with pytest.raises(ValueError, match=r"epoch=0 does not exist; .* holds epochs 1 to 3"):
+    with pytest.raises(ValueError, match=r"epoch=0 does not exist; .* holds epochs 1, 2, 3"):
         load_finetuned(finished, 0)
 
 

@@ -24,7 +24,8 @@ def make_plan(study: dict, contents: Contents, notebooks: Path, figures: Path) -
     """The runs of a checked study, by notebook and cell.
 
     A cell such as `nli-0` gives its notebook one value of each parameter that it is split over; the run
-    `figures` gives it the full lists, and the folder to draw into.
+    `figures` gives it the full lists, and the folder to draw into. Where there would be one cell, the run `figures`
+    does its work.
     """
     name = study["study"]
     values = {notebook: values_of(study, notebook) for notebook in study["notebooks"]}
@@ -43,12 +44,13 @@ def make_plan(study: dict, contents: Contents, notebooks: Path, figures: Path) -
 
 
 def split(over: list[str], values: dict[str, list]) -> Cells:
-    """The cells of a notebook: every combination of the values of the parameters that it is split over."""
-    if not over:
+    """The cells of a notebook: every combination of the values of the parameters that it is split over, if several."""
+    combinations = list(itertools.product(*(values[name] for name in over)))
+    if len(combinations) == 1:
         return {}
     return {
         "-".join(map(str, single)): {name: [value] for name, value in zip(over, single, strict=True)}
-        for single in itertools.product(*(values[name] for name in over))
+        for single in combinations
     }
 
 

@@ -91,11 +91,11 @@ def load_finetuned(folder: str | Path, epoch: int | None = None):
         FileNotFoundError: If the folder holds no checkpoints.
         ValueError: If there is no such epoch.
     """
-    found = checkpoints(folder)
-    if epoch is not None and not 1 <= epoch <= len(found):
-        raise ValueError(f"epoch={epoch} does not exist; {str(folder)!r} holds epochs 1 to {len(found)}")
+    found = {int(path.name.removeprefix("epoch-")): path for path in checkpoints(folder)}
+    if epoch is not None and epoch not in found:
+        raise ValueError(f"epoch={epoch} does not exist; {str(folder)!r} holds epochs {', '.join(map(str, found))}")
     record = json.loads((Path(folder) / RECORD).read_text())
-    return load_encoder(found[-1 if epoch is None else epoch - 1], record["kind"], record["labels"])
+    return load_encoder(found[max(found) if epoch is None else epoch], record["kind"], record["labels"])
 
 
 class Ways(NamedTuple):
