@@ -12,7 +12,7 @@ from xsub_utils.data import languages as truth
 from xsub_utils.evaluate import evaluate
 from xsub_utils.finetune import checkpoints, load_finetuned
 from xsub_utils.gates import head_weights
-from xsub_utils.stages import modularity, pruning, sparse
+from xsub_utils.stages import modularity, own_heads, pruning, sparse
 from xsub_utils.stages.controls import FULL, MATCHED, OTHER, OWN, Plan
 from xsub_utils.study import Study
 
@@ -139,12 +139,14 @@ def test_another_course_is_another_model(study):
 def test_pairs_are_composed_of_their_heads_and_changes(study):
     table = sparse.composed(study, "nli", 0, [("qaa", "qba")])
     assert set(table["language"]) == {"qaa", "qba"} and (table["pair"] == "qaa + qba").all()
-    assert not table.duplicated(["way", "language"]).any() and len(table) == 2 * 13
+    assert not table.duplicated(["way", "language"]).any() and len(table) == 2 * 15
     own = sparse.subnetworks(study, "nli", 0)
     found = table.set_index(["way", "language"])
     union, both = own["qaa"] | own["qba"], own["qaa"] & own["qba"]
     assert found.loc[("union", "qaa"), "kept"] == pytest.approx(float(union.float().mean()))
     assert found.loc[("intersection", "qba"), "kept"] == pytest.approx(float(both.float().mean()))
+    for way, random in (("union", "random heads, as many"), ("intersection", "random heads, as few")):
+        assert found.loc[(way, "qaa"), "kept"] == found.loc[(random, "qaa"), "kept"]
     tuned = load_finetuned(sparse.folder(study, "nli", 0, sparse.OWN))[0]
     report = study.batches("nli", "report", "qaa")
     assert found.loc[("union", "qaa"), "score"] == evaluate(tuned, report, "accuracy", union)
@@ -162,12 +164,20 @@ def test_influences_are_those_of_each_model(study, influences):
         sparse.OWN: {*CONDITIONS, OTHER, *both},
         sparse.RANDOM: {FULL, OTHER, modularity.TRAINED, *both},
         sparse.FULL: {FULL, OWN, OTHER, *both},
-        sparse.ONE_LANGUAGE: {FULL, OWN, OTHER, *both},
+        sparse.ONE_LANGUAGE: {FULL, OWN, OTHER, *both, modularity.EACH_RANDOM, modularity.SWAPPED_RANDOM},
     }
     assert influences.groupby("variant")["condition"].unique().map(set).to_dict() == expected
     epoch = influences[influences["epoch"] == 0]
     sums = epoch.groupby(["variant", "condition", "whose", "language", "id", "sign"])["share"].sum()
     np.testing.assert_allclose(sums, 1)
+
+
+def test_random_heads_are_those_that_another_model_was_trained_through(study, influences):
+    drawn = sparse.heads_of(study, "nli", 0, sparse.RANDOM)
+    again = own_heads.each_through_its_own(study, "nli", 0, PLAN, sparse.ONE_LANGUAGE, drawn)["share"]
+    of = influences[influences["variant"] == sparse.ONE_LANGUAGE].set_index("condition")["share"]
+    there = of.loc[[modularity.EACH_RANDOM, modularity.SWAPPED_RANDOM]]
+    assert again.tolist() == there.tolist() != of.loc[[modularity.EACH, modularity.SWAPPED]].tolist()
 
 
 def test_influence_is_that_of_the_sparse_model(study):
@@ -235,6 +245,10 @@ def test_differences_are_taken_within_a_model_and_language():
     shares |= {(sparse.RANDOM, condition): 0.4 for condition in (FULL, modularity.TRAINED, OTHER)}
     shares |= {(one, condition): 0.3 for one in sparse.MAIN for condition in (modularity.EACH, modularity.SWAPPED)}
     shares[sparse.OWN, modularity.EACH] = 0.5
+    shares |= {
+        (sparse.ONE_LANGUAGE, modularity.EACH_RANDOM): 0.6,
+        (sparse.ONE_LANGUAGE, modularity.SWAPPED_RANDOM): 0.2,
+    }
     shares[sparse.OWN, OWN] = 0.35
     shares[sparse.ONE_LANGUAGE, FULL] = 0.25
     found = modularity.differences(made_up(shares)).set_index("what")["mean"]
@@ -242,6 +256,7 @@ def test_differences_are_taken_within_a_model_and_language():
     assert found["sparse: own heads − another language's"] == pytest.approx(0.15)
     assert found["own heads: sparse − one language a batch"] == pytest.approx(0.15)
     assert found["each through its own − others': sparse"] == pytest.approx(0.2)
+    assert found["each through random heads − others': one language a batch"] == pytest.approx(0.4)
     assert found["all heads: one language a batch − full"] == pytest.approx(0.05)
     assert found["sparse, random heads: these − all heads"] == pytest.approx(0)
     assert found["full: own subnetwork − all heads"] == pytest.approx(0)

@@ -11,7 +11,15 @@ from xsub_utils import masks
 from xsub_utils.overlap import jaccard
 from xsub_utils.stages import controls, sparse
 from xsub_utils.stages.attribution import attributed, ranked, shares
-from xsub_utils.stages.own_heads import EACH, SWAPPED, TRAINED, as_trained, each_through_its_own
+from xsub_utils.stages.own_heads import (
+    EACH,
+    EACH_RANDOM,
+    SWAPPED,
+    SWAPPED_RANDOM,
+    TRAINED,
+    as_trained,
+    each_through_its_own,
+)
 from xsub_utils.stages.specialisation import cross_language, crossed_estimates
 from xsub_utils.study import Study
 
@@ -41,16 +49,19 @@ def influences(
         `sparse.RANDOM` the heads are those that it was trained through (on other languages' examples, "another
         language's"). In most conditions training examples run through the same heads as the test example; in two, as
         in sparse fine-tuning itself, through those of their own language ("each through its own"), or for comparison
-        through those of another one.
+        through those of another one; likewise through the random heads of `sparse.RANDOM` in a model that was trained
+        through all heads ("each through random heads").
     """
-    own, parts = sparse.subnetworks(study, task, seed), []
+    own, drawn, parts = sparse.subnetworks(study, task, seed), sparse.heads_of(study, task, seed, sparse.RANDOM), []
     for variant in (sparse.FULL, sparse.ONE_LANGUAGE, sparse.OWN):
         folder = sparse.folder(study, task, seed, variant)
         looked_at = conditions if variant == sparse.OWN else (controls.FULL, controls.OWN)
         parts.append(shares(study, task, seed, plan, folder, looked_at, own).assign(variant=variant))
     for variant in sparse.MAIN:
-        heads = sparse.heads_of(study, task, seed, variant) if variant == sparse.RANDOM else own
+        heads = drawn if variant == sparse.RANDOM else own
         parts.append(each_through_its_own(study, task, seed, plan, variant, heads).assign(variant=variant))
+    never, names = sparse.ONE_LANGUAGE, (EACH_RANDOM, SWAPPED_RANDOM)
+    parts.append(each_through_its_own(study, task, seed, plan, never, drawn, names).assign(variant=never))
     parts.append(as_trained(study, task, seed, plan, sparse.RANDOM).assign(variant=sparse.RANDOM))
     return pd.concat(parts, ignore_index=True)
 
@@ -152,6 +163,7 @@ def differences(own: pd.DataFrame) -> pd.DataFrame:
             f"each through its own − others': {name}": of[EACH] - of[SWAPPED]
             for name, of in (("one language a batch", one), ("sparse", tuned), ("sparse, random heads", drawn))
         },
+        "each through random heads − others': one language a batch": one[EACH_RANDOM] - one[SWAPPED_RANDOM],
     }
     table = pd.concat(
         [values.rename("value").reset_index().assign(what=what) for what, values in asked.items()], ignore_index=True

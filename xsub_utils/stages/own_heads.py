@@ -11,14 +11,21 @@ from xsub_utils.stages.attribution import attributed, attributed_each, ranked
 from xsub_utils.study import Study
 
 TRAINED, EACH, SWAPPED = "heads trained through", "each through its own", "each, training data through others'"
+EACH_RANDOM, SWAPPED_RANDOM = "each through random heads", "random heads, training data through others'"
 
 
 def each_through_its_own(
-    study: Study, task: str, seed: int, plan: controls.Plan, variant: str, heads: Mapping[str, Tensor]
+    study: Study,
+    task: str,
+    seed: int,
+    plan: controls.Plan,
+    variant: str,
+    heads: Mapping[str, Tensor],
+    names: tuple[str, str] = (EACH, SWAPPED),
 ) -> pd.DataFrame:
     """Every example through the heads of its own language; and training examples through those of another one."""
     folder, parts = sparse.folder(study, task, seed, variant), []
-    for condition, train in ((EACH, heads), (SWAPPED, sparse.others(heads))):
+    for condition, train in zip(names, (heads, sparse.others(heads)), strict=True):
         found = attributed_each(study, task, seed, heads, train, plan, folder)
         views = {0: found.scores.sum(0), **{epoch: one for epoch, one in enumerate(found.scores, 1)}}
         parts.append(ranked(found, views, plan.top).assign(condition=condition, whose="", kept=np.nan))

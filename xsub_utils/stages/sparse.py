@@ -222,9 +222,9 @@ def _delta(model: Path, study: Study, task: str, seed: int) -> sft.SparseDelta:
 def composed(study: Study, task: str, seed: int, pairs: Sequence[Sequence[str]]) -> pd.DataFrame:
     """Two languages' subnetworks, or two languages' models, put together; scores on both languages.
 
-    Ways, the first five through heads of the model fine-tuned through own heads, the others models made by adding what
-    fine-tuning on each language alone changed, task head included: fully, or, of the encoder, in those weights alone
-    that this changed most.
+    Ways, the first seven through heads of the model fine-tuned through own heads (random ones as many as in the union,
+    or in the intersection), the others models made by adding what fine-tuning on each language alone changed, task head
+    included: fully, or, of the encoder, in those weights alone that this changed most.
 
     Returns:
         task, seed, pair ("qaa + qab"), way, language, score, kept (share of the heads, nan for sums).
@@ -232,12 +232,15 @@ def composed(study: Study, task: str, seed: int, pairs: Sequence[Sequence[str]])
     own = subnetworks(study, task, seed)
     tuned, parts = folder(study, task, seed, OWN), []
     for a, b in pairs:
+        union, intersection = masks.union([own[a], own[b]]), masks.intersection([own[a], own[b]])
         for code, partner in ((a, b), (b, a)):
             ways = {
                 "own heads": own[code],
                 "the other's heads": own[partner],
-                "union": masks.union([own[a], own[b]]),
-                "intersection": masks.intersection([own[a], own[b]]),
+                "union": union,
+                "random heads, as many": masks.random_mask(union, seed),
+                "intersection": intersection,
+                "random heads, as few": masks.random_mask(intersection, seed),
                 "all heads": torch.ones_like(own[a]),
             }
             table = scored(study, task, tuned, {way: {code: mask} for way, mask in ways.items()})
