@@ -4,7 +4,7 @@ All models start from the same encoder, and with one seed and task from the same
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -61,10 +61,26 @@ class Plan(NamedTuple):
         return replace(preset, epochs=study.epochs or preset.epochs, batch_size=batch_size, eval_size=0)
 
 
+class StoredMasks(Mapping[float, WeightMask]):
+    """Rising sparsity → mask, read when it is asked for: ten masks of a large model are too many to hold."""
+
+    def __init__(self, folder: Path, sparsities: Sequence[float]):
+        self._files = {sparsity: folder / _file(sparsity) for sparsity in sparsities}
+
+    def __getitem__(self, sparsity: float) -> WeightMask:
+        return masks.load_masks(self._files[sparsity])[0]
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
 class Found(NamedTuple):
     """Tickets of a task, seed and language: rising sparsity → mask, scores, and folders of two trained models."""
 
-    masks: dict[float, WeightMask]
+    masks: StoredMasks
     scores: pd.DataFrame  # sparsity, language, score
     whole: Path
     sparse: Path  # with the ticket of the main sparsity
@@ -109,9 +125,13 @@ def found(study: Study, task: str, seed: int, language: str, plan: Plan) -> Foun
         _remove(runs)
 
     folder = store.get_or_build("tickets", key, build, code=[tickets], resume=True)
-    kept = {sparsity: masks.load_masks(folder / _file(sparsity))[0] for sparsity in (0.0, *plan.sparsities)}
     table = pd.read_parquet(folder / "scores.parquet")
-    return Found(kept, table, folder / "sparsity-0", folder / f"sparsity-{100 * plan.main:g}")
+    return Found(
+        StoredMasks(folder, (0.0, *plan.sparsities)),
+        table,
+        folder / "sparsity-0",
+        folder / f"sparsity-{100 * plan.main:g}",
+    )
 
 
 def retrained(study: Study, task: str, seed: int, language: str, mask: WeightMask, plan: Plan) -> float:
