@@ -56,8 +56,9 @@ def own_shares(table: pd.DataFrame) -> Figure:
             bars(ax, some, np.array(places, dtype=float), color=sns.color_palette()[number], label=variant)
         ax.axvline(table["chance"].iloc[0], ls=":", label="chance", **_LINE)
         ax.set(title=task, yticks=range(len(keys)), yticklabels=labels)
-        ax.set(ylim=(len(keys) - 0.5, -0.5), xlim=(0, None))
+        ax.set(ylim=(len(keys) - 0.5, -0.5))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set(xlim=(0, 1))  # of all panels, once all bars are there
     figure.supxlabel("share of the own language", fontsize="medium")
     return legend_above(figure, columns=3)
 

@@ -186,9 +186,10 @@ def retrieval(table: pd.DataFrame) -> Figure:
         means = rows.groupby(["model", "seed", "level"], sort=False, as_index=False)["accuracy"].mean()
         sns.lineplot(means, x="level", y="accuracy", hue="model", style="model", markers=True, ax=ax, **RANGE)
         ax.axhline(table["chance"].iloc[0], ls=":", label="chance", **_LINE)
-        ax.set(title=task, xlabel="after layer (0: embeddings)", ylabel="retrieval accuracy", ylim=(0, None))
+        ax.set(title=task, xlabel="after layer (0: embeddings)", ylabel="retrieval accuracy")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set(ylim=(0, None))  # of all panels, once all lines are there
     return legend_above(figure, columns=3)
 
 

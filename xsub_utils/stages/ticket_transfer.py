@@ -122,8 +122,10 @@ def _score(
         return float(own.scores.loc[own.scores["sparsity"] == sparsity, "score"].iloc[0])
     of, language, kind = mask
     weights = mask_of(study, of, seed, language, kind, plan, sparsity)
-    common = {name: one for name, one in weights.items() if name in own.masks[sparsity]}  # one may have a pooler
-    return retrained(study, task, seed, target, common, plan)
+    if of != task:  # one may have a pooler
+        names = own.masks[sparsity].keys()
+        weights = {name: one for name, one in weights.items() if name in names}
+    return retrained(study, task, seed, target, weights, plan)
 
 
 def _relative(study: Study, task: str, table: pd.DataFrame, keys: list[str], reference: pd.Series) -> pd.DataFrame:

@@ -191,11 +191,11 @@ def mask_of(
     if kind == POOLED:
         fewer = tuple(one for one in plan.sparsities if one <= max(plan.main, sparsity))
         return found(study, task, seed, MIXED, plan._replace(sparsities=fewer, elsewhere=(plan.main,))).masks[sparsity]
-    own, start = found(study, task, seed, language, plan), start_weights(study, task, seed)
     if kind == ONE_SHOT:
-        return keep_largest(start, sparsity)
+        return keep_largest(start_weights(study, task, seed), sparsity)
+    own = found(study, task, seed, language, plan)
     if kind == CHANGED:
-        after = prunable_weights(load_finetuned(own.whole)[0])
+        start, after = start_weights(study, task, seed), prunable_weights(load_finetuned(own.whole)[0])
         return keep_largest({name: after[name].detach() - value for name, value in start.items()}, sparsity)
     if kind == FISHER:
         batches = study.batches(task, "score", language, 0)
