@@ -523,3 +523,22 @@ def test_nothing_removed_is_not_drawn():
     rise = (losses["most helpful"] - losses["nothing"]).to_numpy()
     points = figure.axes[2].collections[0].get_offsets()
     np.testing.assert_allclose(sorted(points[:, 1]), sorted(rise))
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "values"),
+    [
+        (
+            "06_own_shares",
+            grid(task=TASKS, variant=VARIANTS, condition=["all heads"]),
+            ("mean", "low", "high", "chance"),
+        ),
+        ("07_ticket_retrieval", grid(task=TASKS, model=["whole"], seed=SEEDS, level=[0, 1]), ("accuracy", "chance")),
+    ],
+)
+def test_no_panel_cuts_what_the_next_one_draws_higher(name, table, values):
+    table = table.assign(**dict.fromkeys(values, table["task"].map({TASKS[0]: 0.1, TASKS[1]: 0.9})))
+    figure = plots.draw(name, table)
+    across = name == "06_own_shares"
+    assert all((ax.get_xlim() if across else ax.get_ylim())[1] > 0.9 for ax in figure.axes)
+    plt.close(figure)

@@ -154,6 +154,9 @@ def test_each_notebook_runs_per_cell_and_once_more_for_its_figures(repository, h
 
 def test_a_notebook_with_one_cell_runs_once(repository, home):
     write_study(repository, seeds=[0])
+    table = [line.split("\t") for line in sweep(repository, options=["--dry-run", "--summary"])]
+    rules = {row[0].split("/")[2]: row[2] for row in table if row[0].startswith("runs/")}
+    assert rules == {"00_minibabel": "figures", "01_finetune": "cell", "02_prune": "cell"}, "it gets a cell's resources"
     sweep(repository)
     order = [line.split()[0] for line in (home / "ran.txt").read_text().splitlines()]
     assert runs(home) == ["00_minibabel/figures", "01_finetune/figures", "02_prune/figures"]
