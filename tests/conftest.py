@@ -13,7 +13,9 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(config, items):
-    """Skip the tests that need the hub unless they are asked for by `-m network`."""
+    """Skip the tests that need the hub unless `-m network` asks for them; begin with the files that take longest."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # at the end, one process would wait for the other
     if "network" in config.option.markexpr:
         return
     for item in items:
