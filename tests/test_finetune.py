@@ -152,6 +152,11 @@ def test_a_given_model_stays_as_it_is(reviews, tokenizer, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.config.to_dict() == config
     assert load_finetuned(folder)[0].config.id2label == {0: "negative", 1: "positive"}
+    assert finetune(reviews, (model, tokenizer), 0, tmp_path, settings=replace(QUICK, epochs=1)) == folder
+    with torch.no_grad():
+        model.classifier.out_proj.bias += 1
+    with pytest.raises(ValueError, match=r"holds another run, with \{'encoder': 'XLMRobertaFor"):
+        finetune(reviews, (model, tokenizer), 0, tmp_path, settings=replace(QUICK, epochs=1))
 
 
 def test_one_language_is_trained_and_all_are_scored(reviews, encoder, tmp_path, monkeypatch):

@@ -380,14 +380,21 @@ def test_late_rewinding_begins_after_an_epoch_of_the_whole_model(reviews, encode
     for name, value in first.items():
         kept = found[1].mask.get(name, torch.ones_like(value, dtype=torch.bool))
         assert torch.equal(starts[1][name], torch.where(kept, value, 0.0)), name
-    with pytest.raises(ValueError, match="rewind_epoch=4: the whole model has epoch-1, epoch-2, epoch-3"):
-        find_tickets(reviews, encoder, 3, tmp_path, rewind_epoch=4, **options)
 
 
-@pytest.mark.parametrize("wrong", [(0.5, 0.5), (0.5, 0.4), (0.0, 0.1), (0.5, 1.0)])
-def test_sparsities_have_to_rise(wrong, reviews, encoder, tmp_path):
-    with pytest.raises(ValueError, match="rising shares between 0 and 1"):
-        find_tickets(reviews, encoder, 3, tmp_path, sparsities=wrong)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        *[({"sparsities": one}, "rising shares between") for one in ((0.5, 0.5), (0.5, 0.4), (0.0, 0.1), (0.5, 1.0))],
+        ({"sparsities": 1.0}, r"sparsities=\(1.0,\): rising shares between 0 and 1"),
+        ({"scope": "layer"}, "scope: 'layer' is not one of global, stack, matrix"),
+        ({"rewind_epoch": 4}, "rewind_epoch=4: from 0 to the 3 epochs of the course would be right"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_training(wrong, message, reviews, encoder, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        find_tickets(reviews, encoder, 3, tmp_path, settings=QUICK, **wrong)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_encoder_decoder_finds_tickets_in_both_stacks(tmp_path):
@@ -461,6 +468,9 @@ def test_masks_of_other_models_are_refused():
         mask_overlap(a, {"x": a["x"].T})
     with pytest.raises(ValueError, match="masks: there is none"):
         joint_overlap([])
+    for other in ({"y": a["x"]}, {"x": a["x"].T}, a | {"y": a["x"]}):
+        with pytest.raises(ValueError, match="masks: number 2 has other matrices, or other shapes, than the first"):
+            joint_overlap([a, other])
 
 
 # Winning
@@ -472,3 +482,5 @@ def test_a_ticket_wins_within_a_standard_deviation():
     assert [is_winning(score, full, lower_is_better=True) for score in (0.5, 0.92, 0.93)] == [True, True, False]
     with pytest.raises(ValueError, match="full: 1 scores"):
         is_winning(0.9, [0.9])
+    with pytest.raises(ValueError, match="finite"):
+        is_winning(0.5, [float("nan"), 0.9])

@@ -1,12 +1,21 @@
 """Weight masks: exact selection of the largest weights, random twins, and weights that come back."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from xsub_utils.weight_masks import check_weight_mask, largest, random_weight_mask, weight_mask_applied
+from xsub_utils.tickets import Ticket
+from xsub_utils.weight_masks import (
+    check_weight_mask,
+    largest,
+    random_weight_mask,
+    require_weight_mask,
+    weight_mask_applied,
+)
 
 
 @pytest.fixture
@@ -123,10 +132,24 @@ def test_weights_are_zero_inside_and_back_outside():
     ("mask", "message"),
     [
         ({"2.weight": torch.ones(2, 3, dtype=torch.bool)}, "no parameter '2.weight'"),
-        ({"weight": torch.ones(2, 2, dtype=torch.bool)}, r"shape \(2, 2\); torch.bool and \(2, 3\)"),
+        ({"weight": torch.ones(2, 2, dtype=torch.bool)}, r"shape \(2, 2\); \(2, 3\), as the parameter"),
         ({"weight": torch.ones(2, 3)}, "is of torch.float32"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(mask, message):
     with pytest.raises(ValueError, match=message):
         check_weight_mask(nn.Linear(3, 2), mask)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (Ticket(0.5, {}, Path("run")), "mask: a Ticket; .* a ticket has it as .mask"),
+        (torch.ones(2, 3) > 0, "mask: a Tensor; .* one tensor is a mask of heads"),
+        ({"qaa": {"weight": torch.ones(2, 3) > 0}}, "mask: 'qaa' is of dict; a bool tensor would be right"),
+        ([], "mask: a list; parameter name → bool tensor would be right"),
+    ],
+)
+def test_what_is_no_weight_mask_is_refused(mask, message):
+    with pytest.raises(ValueError, match=message):
+        require_weight_mask(mask)

@@ -1,6 +1,7 @@
 """Fine-tuning of an encoder on a task, jointly over its languages or on some, with a checkpoint per epoch."""
 
 import copy
+import hashlib
 import json
 import random
 import shutil
@@ -132,13 +133,15 @@ def run(
     _check_task(task)
     languages = _languages(task, languages)
     settings = settings or preset("minibabel", task)
+    if not isinstance(settings, Settings):
+        raise ValueError(f"settings: a {type(settings).__name__}; Settings(…), or preset(…), would be right")
     out = Path(out)
     record = {
         "task": task.name,
         "kind": task.kind,
         "labels": list(task.labels),
         "data": task.identity,
-        "encoder": str(encoder) if isinstance(encoder, str | Path) else type(encoder[0]).__name__,
+        "encoder": str(encoder) if isinstance(encoder, str | Path) else _weights_digest(encoder[0]),
         "languages": languages,
         "seed": seed,
         "settings": asdict(settings),
@@ -188,6 +191,15 @@ def _model(task: Task, encoder, seed: int) -> tuple[nn.Module, object]:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {name: i for i, name in enumerate(labels)}
     return model, tokenizer
+
+
+def _weights_digest(model: nn.Module) -> str:
+    """Tells a model that was given from any other: its class and sixteen hexadecimal digits for its weights."""
+    found = hashlib.sha256()
+    for name, values in model.state_dict().items():
+        found.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        found.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return f"{type(model).__name__} {found.hexdigest()[:16]}"
 
 
 def _training_examples(task: Task, languages: Sequence[str]) -> pd.DataFrame:

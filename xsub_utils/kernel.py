@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import warnings
 from importlib import metadata
 
 import pandas as pd
@@ -25,6 +26,7 @@ def setup() -> None:
 
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", "IProgress not found")  # widgets that nothing here shows
     torch.set_num_threads(int(os.environ.get("XSUB_THREADS", "1")))
 
 

@@ -214,6 +214,8 @@ def _alike(masks: Mapping[Any, Tensor]) -> list[Tensor]:
         raise ValueError("masks: there are none; at least one would be right")
     first = next(iter(masks.values()))
     for name, mask in masks.items():
+        if not isinstance(mask, Tensor):
+            raise ValueError(f"mask {name!r}: is a {type(mask).__name__}; a tensor would be right (see mask_overlap)")
         if mask.dtype != torch.bool:
             raise ValueError(f"mask {name!r}: is of {mask.dtype}; torch.bool would be right")
         if mask.shape != first.shape:

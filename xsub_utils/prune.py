@@ -61,6 +61,11 @@ class Subnetwork:
     baseline: float
     metric: str
 
+    def __repr__(self) -> str:
+        score = next(step.score for step in self.trajectory if torch.equal(step.mask, self.mask))
+        kept = f"{int(self.mask.sum())} of {self.mask.numel()} heads"
+        return f"Subnetwork({kept}, {self.metric} {score:.3f}, whole model {self.baseline:.3f})"
+
     def at(self, retain: float) -> "Subnetwork":
         """The subnetwork that the same search gives at another threshold.
 

@@ -100,20 +100,33 @@ def weight_mask_applied(model: nn.Module, mask: WeightMask) -> Iterator[None]:
                 parameter.copy_(values)
 
 
+def require_weight_mask(mask: object, argument: str = "mask") -> None:
+    """Raises ValueError unless this is a mapping of names to bool tensors."""
+    if not isinstance(mask, Mapping):
+        meant = {"Ticket": "; a ticket has it as .mask", "Tensor": "; one tensor is a mask of heads"}
+        name = type(mask).__name__
+        raise ValueError(f"{argument}: a {name}; parameter name → bool tensor would be right{meant.get(name, '')}")
+    for name, one in mask.items():
+        if not isinstance(one, Tensor) or one.dtype != torch.bool:
+            kind = one.dtype if isinstance(one, Tensor) else type(one).__name__
+            raise ValueError(f"{argument}: {name!r} is of {kind}; a bool tensor would be right")
+
+
 def check_weight_mask(model: nn.Module, mask: Mapping[str, Tensor], argument: str = "mask") -> dict[str, nn.Parameter]:
     """The parameters of the model by name, tied ones by each of their names, if the mask fits them.
 
     Raises:
         ValueError: If not; it names the first parameter that does not.
     """
+    require_weight_mask(mask, argument)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, one in mask.items():
         if name not in parameters:
             raise ValueError(f"{argument}: the model has no parameter {name!r}; see model.named_parameters()")
-        if one.dtype != torch.bool or one.shape != parameters[name].shape:
+        if one.shape != parameters[name].shape:
             raise ValueError(
-                f"{argument}: that of {name!r} is of {one.dtype} and shape {tuple(one.shape)}; torch.bool and "
-                f"{tuple(parameters[name].shape)}, as the parameter, would be right"
+                f"{argument}: that of {name!r} is of shape {tuple(one.shape)}; {tuple(parameters[name].shape)}, as the "
+                "parameter, would be right"
             )
     return parameters
 

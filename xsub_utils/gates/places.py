@@ -116,6 +116,8 @@ def _shape(attentions: list[Attention]) -> tuple[int, int]:
 
 def check_shape(name: str, values: Tensor, attentions: list[Attention], per_example: bool = False) -> None:
     layers, heads = _shape(attentions)
+    if not isinstance(values, Tensor):
+        raise ValueError(f"{name}: a {type(values).__name__}; one tensor of shape ({layers}, {heads}) would be right")
     if values.shape[-2:] != (layers, heads) or values.ndim > 2 + per_example:
         right = f"({layers}, {heads})" + f" or (batch, {layers}, {heads})" * per_example
         raise ValueError(f"{name}: the shape is {tuple(values.shape)}; this model takes {right}")

@@ -24,7 +24,7 @@ class ByLanguage(Sampler[list[int]]):
     Args:
         rows: The examples.
         batch_size: Examples per batch, about: there are as many batches as mixed ones would be, divided among the
-            languages by their numbers of examples, and those of a language are equally large.
+            languages by their numbers of examples, but at least one of each; those of a language are equally large.
         seed: With the epoch, decides the order, and the masking for masked language modelling.
         order: "round-robin" (a batch of each language in turn, in a new order each round; those of a language with
             fewer are spread evenly), "proportional" (all batches of all languages in random order) or "temperature" (as

@@ -45,7 +45,7 @@ def sparse_finetune(
     Every batch is of one language. Its loss is that of the model through the language's mask, and the step changes
     nothing but the weights of the mask and, unless they are frozen, those that belong to no head. A killed run goes
     on, and a complete one is left as it is, as in `finetune`; the folder looks the same and is read in the same ways.
-    There are as many steps as in `finetune`.
+    There are as many steps as in `finetune`, or a few more where languages have fewer examples than a batch.
 
     Args:
         task, encoder, seed, languages, settings, progress: As in `finetune`: the same model, heads and initial weights.

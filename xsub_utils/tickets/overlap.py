@@ -9,7 +9,7 @@ from torch import Tensor
 from xsub_utils.chance import ratio
 from xsub_utils.names import one_of
 from xsub_utils.tickets.matrices import matrix
-from xsub_utils.weight_masks import WeightMask
+from xsub_utils.weight_masks import WeightMask, require_weight_mask
 
 PARTS = ("total", "stack", "layer", "component")
 
@@ -34,6 +34,8 @@ def mask_overlap(a: WeightMask, b: WeightMask, by: str = "total") -> pd.DataFram
     Source: Foroutan et al. 2022, section 5.
     """
     one_of("by", by, PARTS)
+    for argument, mask in (("a", a), ("b", b)):
+        require_weight_mask(mask, argument)
     counts = _counts(a, b).assign(part=_parts([name for name in a if name in b], by)).dropna(subset="part")
     table = counts.groupby("part", sort=False)[["size", "a", "b", "both", "within"]].sum()
     size, kept, other = (table[name].to_numpy(dtype=float) for name in ("size", "a", "b"))
@@ -58,13 +60,16 @@ def joint_overlap(masks: Iterable[WeightMask]) -> float:
     """Share of the weights that all masks keep among those that any of them keeps.
 
     Raises:
-        ValueError: If there is no mask.
+        ValueError: If there is no mask, or they are of different matrices or shapes.
 
     Source: Foroutan et al. 2022, section 5.
     """
     masks = list(masks)
     if not masks:
         raise ValueError("masks: there is none; one at least would be right")
+    shapes = [{name: tuple(one.shape) for name, one in mask.items()} for mask in masks]
+    if other := [number for number, one in enumerate(shapes) if one != shapes[0]]:
+        raise ValueError(f"masks: number {other[0] + 1} has other matrices, or other shapes, than the first")
     every = some = 0
     for name in masks[0]:
         stack = [_array(name, one) for one in masks]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from xsub_utils.data.tasks import Task
 from xsub_utils.finetune import checkpoints, finetune, load_finetuned
 from xsub_utils.masks import save_masks
-from xsub_utils.settings import Settings
-from xsub_utils.tickets.matrices import prunable_weights
+from xsub_utils.names import one_of
+from xsub_utils.settings import Settings, preset
+from xsub_utils.tickets.matrices import SCOPES, prunable_weights
 from xsub_utils.tickets.selection import keep_largest
 from xsub_utils.tickets.training import finetune_ticket
 
@@ -32,6 +34,9 @@ class Ticket(NamedTuple):
     mask: dict[str, Tensor]
     folder: Path
 
+    def __repr__(self) -> str:
+        return f"Ticket(sparsity={self.sparsity:g}, {len(self.mask)} matrices, {str(self.folder)!r})"
+
 
 def find_tickets(
     task: Task,
@@ -39,7 +44,7 @@ def find_tickets(
     seed: int,
     out: str | Path,
     *,
-    sparsities: Sequence[float] = TENTHS,
+    sparsities: float | Sequence[float] = TENTHS,
     scope: str = "global",
     rewind_epoch: int = 0,
     languages: str | Sequence[str] | None = None,
@@ -58,7 +63,7 @@ def find_tickets(
         out: Folder to write; it belongs to these rounds alone. The model of each round is in `sparsity-0`,
             `sparsity-10`, …, its mask beside it in `sparsity-10.npz`, …. Every round leaves a checkpoint
             per epoch (of XLM-R base 1.1 GB); once all are done, all but the last of each may be deleted.
-        sparsities: Rising; shares of the prunable weights that are dropped. Training stops after the last.
+        sparsities: Rising; shares of the prunable weights that are dropped, or one. Training stops after the last.
         scope: Among what magnitudes are compared: "global", "stack" (encoder and decoder apart, as the source has it
             for mT5) or "matrix" (component by component).
         rewind_epoch: 0 rewinds to the values before training; otherwise to those after this epoch of the whole model
@@ -68,13 +73,17 @@ def find_tickets(
         The whole model, with sparsity 0 and a mask of ones, then a ticket for each sparsity, trained.
 
     Raises:
-        ValueError: If sparsities are not rising shares, or there is no such epoch; and as in `finetune`.
+        ValueError: If sparsities are not rising shares, the scope is unknown, or there is no such epoch; and as in
+            `finetune`.
 
     Source: Foroutan et al. 2022, algorithm 1; Frankle & Carbin 2019.
     """
-    steps = [0.0, *sparsities]
+    steps = [0.0, *([sparsities] if isinstance(sparsities, int | float) else sparsities)]
     if not all(0 <= low < high < 1 for low, high in pairwise(steps)):
-        raise ValueError(f"sparsities={tuple(sparsities)}: rising shares between 0 and 1 would be right")
+        raise ValueError(f"sparsities={tuple(steps[1:])}: rising shares between 0 and 1 would be right")
+    one_of("scope", scope, SCOPES)
+    if not 0 <= rewind_epoch <= (last := (settings or preset("minibabel", task)).epochs):
+        raise ValueError(f"rewind_epoch={rewind_epoch}: from 0 to the {last} epochs of the course would be right")
     out, options = Path(out), {"languages": languages, "settings": settings, "progress": progress}
     whole = finetune(task, encoder, seed, out / "sparsity-0", **options)
     start = _rewound(whole, encoder, rewind_epoch)
@@ -99,10 +108,12 @@ def is_winning(score: float, full: Sequence[float], lower_is_better: bool = Fals
         lower_is_better: Of perplexities.
 
     Raises:
-        ValueError: If there are fewer than two seeds.
+        ValueError: If there are fewer than two seeds, or a score is not finite.
 
     Source: Foroutan et al. 2022, section 3.
     """
+    if not all(map(isfinite, (score, *full))):
+        raise ValueError(f"score={score}, full={list(full)}: finite numbers would be right")
     if len(full) < 2:
         raise ValueError(f"full: {len(full)} scores; a standard deviation over seeds needs two at least")
     values = torch.tensor(full, dtype=torch.float64)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from xsub_utils.data.tasks import Task
 from xsub_utils.finetune import Ways, ordinary, run
 from xsub_utils.settings import Settings
-from xsub_utils.weight_masks import WeightMask, check_weight_mask, mask_digest
+from xsub_utils.weight_masks import WeightMask, check_weight_mask, mask_digest, require_weight_mask
 
 
 def finetune_ticket(
@@ -40,6 +40,8 @@ def finetune_ticket(
         A weight that starts at zero and whose gradients are zero stays exactly zero in AdamW, moments and decay
         included; so it is the gradient that is masked, before it is clipped.
     """
+
+    require_weight_mask(mask)
 
     def ways(model: nn.Module) -> Ways:
         masked(model, mask)
