@@ -29,6 +29,7 @@ FIVE = ["mask seed", "model seed", "language", "task", "task and language"]
 ESTIMATES = grid(task=TASKS, sign=["positive", "negative"], condition=["own subnetwork", "random heads"])
 HEADS = grid(task=TASKS, language=LANGUAGES, layer=[1, 2, 3], head=[1, 2])
 VARIANTS = ["full", "sparse, own heads"]
+MASKS = ["ticket", "ticket of another seed", "random"]
 DIFFERS = ["another language", "another seed"]
 PAIR = {"pair": ["qaa + qab"], "language": ["qaa", "qab"]}
 TABLES = {
@@ -154,42 +155,48 @@ TABLES = {
     "06_variants": with_numbers(
         grid(task=TASKS, seed=SEEDS, variant=VARIANTS, heads=["whole model", "own subnetwork"], language=LANGUAGES),
         "score",
-    ),
+    ).assign(chance=0.3),
     "06_by_language": with_numbers(grid(task=TASKS, seed=SEEDS, model=VARIANTS, language=LANGUAGES), "score"),
     "06_own_shares": with_numbers(
         grid(task=TASKS, variant=VARIANTS, condition=["all heads", "own subnetwork"]), "mean"
     ).assign(low=0.0, high=1.0, chance=0.5),
+    "06_each_shares": with_numbers(grid(task=TASKS, variant=VARIANTS, condition=["each", "others'"]), "mean").assign(
+        low=0.0, high=1.0, chance=0.5
+    ),
     "06_differences": with_numbers(grid(task=[*TASKS, "all"], what=["own − whole", "sparse − full"]), "mean").assign(
+        low=0.0, high=1.0
+    ),
+    "06_each_differences": with_numbers(grid(task=[*TASKS, "all"], what=["each − others'", "sparse"]), "mean").assign(
         low=0.0, high=1.0
     ),
     "06_dynamics": with_numbers(grid(task=TASKS, seed=SEEDS, model=VARIANTS, epoch=[1, 2]), "share").assign(chance=0.5),
     "06_dials": with_numbers(
         grid(dial=["sparsity", "difficulty"], value=[0, 1], variant=VARIANTS, language=LANGUAGES), "score", "share"
+    ).assign(score_chance=0.4, share_chance=0.2),
+    "06_composition": with_numbers(grid(task=TASKS, seed=SEEDS, way=["union", "sum"], **PAIR), "score").assign(
+        chance=0.4
     ),
-    "06_composition": with_numbers(grid(task=TASKS, seed=SEEDS, way=["union", "sum"], **PAIR), "score"),
-    "06_composed_shares": with_numbers(grid(task=TASKS, seed=SEEDS, way=["union", "own"], **PAIR), "own", "other"),
+    "06_composed_shares": with_numbers(
+        grid(task=TASKS, seed=SEEDS, way=["union", "own"], **PAIR), "own", "other"
+    ).assign(chance=0.2),
     "06_left_out": with_numbers(
         grid(task=TASKS, seed=SEEDS, variant=VARIANTS, trained=["with it", "without it"], heads=["all", "own"]), "score"
-    ),
+    ).assign(chance=0.4),
     "07_ticket_curves": with_numbers(
         grid(task=["nli", "mlm"], seed=SEEDS, language=LANGUAGES, sparsity=[0.0, 0.5]), "score", "chance"
     ),
     "07_ticket_kinds": with_numbers(
         grid(task=TASKS, seed=SEEDS, kind=["ticket", "random"], language=LANGUAGES), "relative"
     ),
-    "07_ticket_layers": with_numbers(
-        grid(task=TASKS, differs=DIFFERS, part=[1, 2], a=LANGUAGES), "jaccard", "expected"
-    ),
-    "07_ticket_components": with_numbers(
-        grid(task=TASKS, differs=DIFFERS, part=["query", "key"]), "jaccard", "expected"
-    ),
+    "07_ticket_layers": with_numbers(grid(task=TASKS, differs=DIFFERS, part=[1, 2], a=LANGUAGES), "jaccard"),
+    "07_ticket_components": with_numbers(grid(task=TASKS, differs=DIFFERS, part=["query", "key"]), "jaccard"),
     "07_ticket_overlap": with_numbers(grid(task=TASKS, a=LANGUAGES, b=LANGUAGES), "jaccard"),
     "07_ticket_departures": with_numbers(grid(task=TASKS, differs=DIFFERS, a=LANGUAGES), "jaccard", "expected"),
     "07_ticket_transfer": with_numbers(
-        grid(sparsity=[0.5, 0.8], task=TASKS, seed=SEEDS, source=[*LANGUAGES, "random"], target=LANGUAGES), "relative"
+        grid(sparsity=[0.5, 0.8], task=TASKS, seed=SEEDS, mask=MASKS, source=LANGUAGES, target=LANGUAGES), "relative"
     ),
-    "07_ticket_sources": with_numbers(
-        grid(sparsity=[0.5, 0.8], task=TASKS, seed=SEEDS, source=LANGUAGES, target=LANGUAGES), "relative"
+    "07_ticket_relatives": with_numbers(
+        grid(sparsity=[0.5, 0.8], task=TASKS, seed=SEEDS, whose=["family", "own, another seed"]), "relative"
     ),
     "07_ticket_tasks": with_numbers(grid(task=TASKS, source=[*TASKS, "random"], target=LANGUAGES), "relative"),
     "07_ticket_pairs": with_numbers(grid(measure=["Jaccard", "tree"], task=TASKS, a=LANGUAGES), "likeness", "share"),

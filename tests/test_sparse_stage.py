@@ -12,13 +12,15 @@ from xsub_utils.data import languages as truth
 from xsub_utils.evaluate import evaluate
 from xsub_utils.finetune import checkpoints, load_finetuned
 from xsub_utils.gates import head_weights
-from xsub_utils.stages import modularity, own_heads, pruning, sparse
+from xsub_utils.overlap import jaccard
+from xsub_utils.stages import attribution, modularity, own_heads, pruning, sparse
 from xsub_utils.stages.controls import FULL, MATCHED, OTHER, OWN, Plan
 from xsub_utils.study import Study
 
 CODES = ("qaa", "qab", "qba")
 SMALL = {"train_size": 64, "score_size": 16, "stop_size": 40, "report_size": 16, "epochs": 2, "pool": 2}
 PLAN = Plan(8, 3, 6, correct=False, sizes=())
+HEADS = (sparse.OWN, sparse.OTHER, sparse.RANDOM, sparse.SAME, sparse.SAME_RANDOM)
 CONDITIONS = (FULL, OWN, MATCHED)
 pytestmark = pytest.mark.usefixtures("module_home")
 
@@ -51,15 +53,15 @@ def test_all_variants_start_alike_and_take_as_many_steps(study):
     assert set(steps.values()) == {2 * 3}  # 3 x 64 examples in batches of 64
 
 
-@pytest.mark.parametrize("variant", [sparse.OWN, sparse.OTHER, sparse.RANDOM, sparse.SAME])
+@pytest.mark.parametrize("variant", HEADS)
 def test_weights_of_heads_that_nobody_trains_stay_those_of_the_encoder(variant, study):
     start, found = (
-        dict(sparse.base(study, "nli", 0).named_parameters()),
+        dict(study.start("nli", 0).named_parameters()),
         parameters(sparse.folder(study, "nli", 0, variant)),
     )
     union = torch.stack(list(sparse.heads_of(study, "nli", 0, variant).values())).any(0)
     assert union.any()
-    for name, kept in head_weights(sparse.base(study, "nli", 0), union).items():
+    for name, kept in head_weights(study.start("nli", 0), union).items():
         assert torch.equal(found[name][~kept], start[name][~kept])
     assert not torch.equal(
         found["roberta.embeddings.word_embeddings.weight"], start["roberta.embeddings.word_embeddings.weight"]
@@ -69,7 +71,7 @@ def test_weights_of_heads_that_nobody_trains_stay_those_of_the_encoder(variant, 
 @pytest.mark.parametrize("variant", [sparse.LARGEST, sparse.WEIGHTS])
 def test_a_tenth_of_the_encoder_moves(variant, study):
     start, found = (
-        dict(sparse.base(study, "nli", 0).named_parameters()),
+        dict(study.start("nli", 0).named_parameters()),
         parameters(sparse.folder(study, "nli", 0, variant)),
     )
     inside = [name for name in start if name.startswith("roberta.")]
@@ -114,7 +116,7 @@ def test_scores_are_those_of_the_models_through_their_heads(study, scores):
     assert scores.groupby("variant", sort=False)["heads"].unique().map(list).to_dict() == {
         sparse.FULL: [sparse.WHOLE, sparse.FOUND],
         sparse.ONE_LANGUAGE: [sparse.WHOLE, sparse.FOUND],
-        **{one: [sparse.WHOLE, sparse.TRAINED] for one in (sparse.OWN, sparse.OTHER, sparse.RANDOM, sparse.SAME)},
+        **{one: [sparse.WHOLE, sparse.TRAINED] for one in HEADS},
         **{one: [sparse.WHOLE] for one in (sparse.LARGEST, sparse.WEIGHTS)},
     }
     model = load_finetuned(sparse.folder(study, "nli", 0, sparse.OWN))[0]
@@ -162,7 +164,7 @@ def test_influences_are_those_of_each_model(study, influences):
     both = {modularity.EACH, modularity.SWAPPED}
     expected = {
         sparse.OWN: {*CONDITIONS, OTHER, *both},
-        sparse.RANDOM: {FULL, OTHER, modularity.TRAINED, *both},
+        sparse.RANDOM: {FULL, OTHER, sparse.TRAINED, *both},
         sparse.FULL: {FULL, OWN, OTHER, *both},
         sparse.ONE_LANGUAGE: {FULL, OWN, OTHER, *both, modularity.EACH_RANDOM, modularity.SWAPPED_RANDOM},
     }
@@ -242,7 +244,7 @@ def made_up(shares):
 
 def test_differences_are_taken_within_a_model_and_language():
     shares = {(variant, condition): 0.2 for variant in sparse.MAIN[:3] for condition in (FULL, OWN, OTHER)}
-    shares |= {(sparse.RANDOM, condition): 0.4 for condition in (FULL, modularity.TRAINED, OTHER)}
+    shares |= {(sparse.RANDOM, condition): 0.4 for condition in (FULL, sparse.TRAINED, OTHER)}
     shares |= {(one, condition): 0.3 for one in sparse.MAIN for condition in (modularity.EACH, modularity.SWAPPED)}
     shares[sparse.OWN, modularity.EACH] = 0.5
     shares |= {
@@ -253,8 +255,9 @@ def test_differences_are_taken_within_a_model_and_language():
     shares[sparse.ONE_LANGUAGE, FULL] = 0.25
     found = modularity.differences(made_up(shares)).set_index("what")["mean"]
     assert found["sparse: own heads − all heads"] == pytest.approx(0.15)
-    assert found["sparse: own heads − another language's"] == pytest.approx(0.15)
-    assert found["own heads: sparse − one language a batch"] == pytest.approx(0.15)
+    assert found["(a) sparse: own heads − another language's"] == pytest.approx(0.15)
+    assert found["(b) own heads: sparse − one language a batch"] == pytest.approx(0.15)
+    assert found["(b) for own heads − for all heads"] == pytest.approx(0.2)
     assert found["each through its own − others': sparse"] == pytest.approx(0.2)
     assert found["each through random heads − others': one language a batch"] == pytest.approx(0.4)
     assert found["all heads: one language a batch − full"] == pytest.approx(0.05)
@@ -307,13 +310,25 @@ def test_dials_turn_size_threshold_and_difficulty(study):
 def test_composed_shares_are_of_both_languages(study):
     table = modularity.compositions(study, "nli", 0, PLAN, [("qaa", "qba")])
     assert set(table["way"]) >= {"own heads", "union", "all heads"}
-    assert (table["own"] + table["other"]).between(0, 1 + 1e-9).all()
+    masks, folder = sparse.subnetworks(study, "nli", 0), sparse.folder(study, "nli", 0, sparse.OWN)
+    found = attribution.attributed(study, "nli", 0, masks["qaa"] | masks["qba"], ("qba",), PLAN, folder)
+    expected = tracin.top_shares(found.scores.sum(0), found.train["language"].tolist(), PLAN.top).mean()
+    row = table.query("way == 'union' and language == 'qba'").iloc[0]
+    assert row[["own", "other"]].tolist() == pytest.approx([expected["qba"], expected["qaa"]])
+    assert expected["qba"] != expected["qaa"], "or swapped columns would pass"
 
 
 def test_a_language_left_out_is_not_trained_on(study):
     table = modularity.left_out(study, "nli", 0, ["qba"])
     assert len(table) == 2 * 2 * 3 and set(table["language"]) == {"qba"}
-    folder = sparse.folder(study, "nli", 0, sparse.OWN, languages=("qaa", "qab"))
-    score = evaluate(load_finetuned(folder)[0], study.batches("nli", "report", "qba"), "accuracy")
-    found = table.set_index(["variant", "trained", "heads"])["score"]
-    assert found[sparse.OWN, "without it", "whole model"] == score
+    masks = sparse.subnetworks(study, "nli", 0)
+    near = max(("qaa", "qab"), key=lambda code: jaccard(masks["qba"], masks[code]))
+    heads = {"whole model": None, "own subnetwork": masks["qba"], "nearest language's": masks[near]}
+    expected = {}
+    for variant in (sparse.ONE_LANGUAGE, sparse.OWN):
+        for trained, codes in (("with it", None), ("without it", ("qaa", "qab"))):
+            model = load_finetuned(sparse.folder(study, "nli", 0, variant, languages=codes))[0]
+            for name, mask in heads.items():
+                batches = study.batches("nli", "report", "qba")
+                expected[variant, trained, name] = evaluate(model, batches, "accuracy", mask)
+    assert table.set_index(["variant", "trained", "heads"])["score"].to_dict() == expected

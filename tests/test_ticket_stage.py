@@ -9,8 +9,8 @@ from xsub_utils.data.published import published_tickets
 from xsub_utils.evaluate import evaluate
 from xsub_utils.finetune import load_finetuned
 from xsub_utils.representations import hidden_states, retrieval_accuracy
-from xsub_utils.stages import departures, states, ticket_transfer, tickets
-from xsub_utils.stages.tickets import KINDS, MIXED, ONE_SHOT, RANDOM, TICKET, Plan
+from xsub_utils.stages import departures, states, ticket_tables, ticket_transfer, tickets
+from xsub_utils.stages.tickets import KINDS, MIXED, ONE_SHOT, RANDOM, SEED, TICKET, Plan
 from xsub_utils.study import Study
 from xsub_utils.tickets import mask_overlap, prunable_weights
 
@@ -78,17 +78,30 @@ def test_every_kind_of_mask_drops_as_much(kind, study):
 
 @pytest.fixture(scope="module")
 def transfer(study):
-    return ticket_transfer.transfer(study, "nli", 0, PLAN)
+    return ticket_transfer.transfer(study, "nli", 0, PLAN, (ONE_SHOT, RANDOM, SEED))
 
 
 def test_transfer_trains_the_target_with_the_mask_of_the_source(study, transfer):
-    assert len(transfer) == 3 * 5
-    cells = transfer.set_index(["source", "target"])
+    assert transfer["mask"].value_counts().to_dict() == {TICKET: 9, SEED: 9, ONE_SHOT: 3, RANDOM: 3}
+    other = tickets.found(study, "nli", 1, "qaa", PLAN).masks[0.5]
+    again = transfer.query("mask == @SEED and source == 'qaa' and target == 'qba'")["score"].item()
+    assert again == tickets.retrained(study, "nli", 0, "qba", other, PLAN)
+    cells = transfer[transfer["mask"] == TICKET].set_index(["source", "target"])
     mask = tickets.found(study, "nli", 0, "qaa", PLAN).masks[0.5]
     assert cells.loc[("qaa", "qba"), "score"] == tickets.retrained(study, "nli", 0, "qba", mask, PLAN)
     own = cells.loc[("qba", "qba"), "score"]
     assert cells.loc[("qaa", "qba"), "relative"] == pytest.approx(cells.loc[("qaa", "qba"), "score"] / own - 1)
     assert not cells["relative"][[(code, code) for code in CODES]].any()
+
+
+def test_masks_are_told_apart_by_whose_they_are(study, transfer):
+    table = ticket_tables.relatives(transfer, study)
+    counts = {"family": 2, "another family": 4, "own, another seed": 3, "family, another seed": 2,
+              "another family, another seed": 4, ONE_SHOT: 3, RANDOM: 3}  # fmt: skip
+    assert list(dict.fromkeys(table["whose"])) == list(counts)
+    assert table["whose"].value_counts().to_dict() == counts
+    near = table[table["whose"].str.startswith("family")]
+    assert set(zip(near["source"], near["target"], strict=True)) == {("qaa", "qab"), ("qab", "qaa")}
 
 
 def test_a_higher_perplexity_is_worse(study):
@@ -101,7 +114,7 @@ def test_kinds_stand_beside_the_whole_model(study, transfer):
     table = ticket_transfer.kinds(study, "nli", 0, PLAN, [TICKET, ONE_SHOT]).set_index(["kind", "language"])
     whole = tickets.found(study, "nli", 0, "qaa", PLAN).scores["score"].iloc[0]
     assert table.loc[("whole model", "qaa"), "score"] == whole
-    own = transfer.query("source == target == 'qaa'")["score"].item()
+    own = transfer.query("mask == 'ticket' and source == target == 'qaa'")["score"].item()
     assert table.loc[(TICKET, "qaa"), "relative"] == pytest.approx((own - whole) / whole)
     longer = tickets.longer(study, "nli", 0, "qaa", PLAN)
     assert table.loc[(tickets.LONGER, "qaa"), "score"] == longer
@@ -118,10 +131,19 @@ def test_overlaps_are_of_masks_that_differ_in_one_respect(study):
     row = total.query("differs == 'another language' and seed == 1 and a == 'qaa' and b == 'qba'")
     masks = [tickets.found(study, "nli", 1, code, PLAN).masks[0.5] for code in ("qaa", "qba")]
     assert row["jaccard"].item() == mask_overlap(*masks)["jaccard"][0]
-    matrix = ticket_transfer.matrix(total, study).set_index(["task", "a", "b"])["jaccard"]
+    matrix = ticket_tables.matrix(total, study).set_index(["task", "a", "b"])["jaccard"]
     assert matrix["nli", "qaa", "qba"] == matrix["nli", "qba", "qaa"]
     seeds = total.query("differs == 'another seed' and a == 'qab'")["jaccard"].item()
     assert matrix["nli", "qab", "qab"] == seeds
+
+
+def test_a_pair_of_tasks_is_there_for_each_of_them(study):
+    overlap = ticket_transfer.overlaps(study, ["nli", "mlm"], [0], PLAN).query("by == 'total'")
+    departed = departures.departures(study, ["nli", "mlm"], [0], PLAN)
+    for table in (overlap, departed):
+        some = table[table["differs"] == "another task"].set_index(["task", "task_b", "a"])["jaccard"]
+        assert len(some) == 2 * len(CODES)
+        assert some["nli", "mlm", "qab"] == some["mlm", "nli", "qab"]
 
 
 def test_departures_are_compared_with_those_of_weights_as_large(study):
@@ -132,26 +154,30 @@ def test_departures_are_compared_with_those_of_weights_as_large(study):
     a, b = (mask != start for mask in masks)
     assert row["jaccard"] == pytest.approx(((a & b).sum() / (a | b).sum()).item())
     assert row["departed"] == pytest.approx((a.double().mean() + b.double().mean()).item() / 2)
-    magnitudes = torch.cat([one.flatten() for one in tickets.start_weights(study, "nli", 0).values()]).abs()
-    order, shared = magnitudes.argsort(), 0.0
-    for some in order.tensor_split(200):  # independent departures at every magnitude, whatever the matrix
-        shared += a[some].sum().item() * b[some].sum().item() / len(some)
-    assert row["expected"] == pytest.approx(shared / (a.sum().item() + b.sum().item() - shared), rel=0.25)
+    first, shared = 0, 0.0  # independent departures at every magnitude of every matrix
+    for weight in tickets.start_weights(study, "nli", 0).values():
+        order, count = weight.flatten().abs().argsort(), weight.numel() // departures.BIN
+        for rank in range(count):
+            some = first + order[-(-rank * len(order) // count) : -(-(rank + 1) * len(order) // count)]
+            shared += a[some].sum().item() * b[some].sum().item() / len(some)
+        first += len(order)
+    assert row["expected"] == pytest.approx(shared / (a.sum().item() + b.sum().item() - shared), rel=1e-9)
     assert row["expected"] > 5 * a.double().mean().item(), "departures crowd near the threshold"
 
 
 def test_predictions_pair_overlap_and_kinship_with_transfer(study, transfer):
     overlap = ticket_transfer.overlaps(study, ["nli"], [0], PLAN)
     departed = departures.departures(study, ["nli"], [0], PLAN)
-    table = ticket_transfer.predicted(departed, transfer, study)
+    table = ticket_tables.predicted(departed, transfer, study)
     assert table.groupby("measure").size().eq(6).all()
     cell = table.query("measure == 'overlap of departures, above chance' and a == 'qba' and b == 'qaa'")
     pair = departed.query("a == 'qaa' and b == 'qba'")
     assert cell["likeness"].item() == pair["above"].item()
-    assert cell["share"].item() == transfer.query("target == 'qba' and source == 'qaa'")["relative"].item()
+    share = transfer.query("mask == 'ticket' and target == 'qba' and source == 'qaa'")["relative"].item()
+    assert cell["share"].item() == share
     tree = table[table["measure"] == "true kinship: tree"].set_index(["a", "b"])["likeness"]
     assert tree["qaa", "qab"] > tree["qaa", "qba"] == 0
-    found = ticket_transfer.clusters(overlap, study)
+    found = ticket_tables.clusters(overlap, study)
     assert found["families"].tolist() == [2]
     assert found["p"].item() in (pytest.approx(1 / 3), 1)  # of three ways to set one language apart
 
@@ -181,15 +207,18 @@ def test_retrieval_reads_the_ticket_before_and_after_training(study):
 
 
 def test_published_changes_are_those_of_the_tables(transfer):
-    both = ticket_transfer.beside_published(transfer)
-    theirs = both[both["where"] == ticket_transfer.THEIRS]
+    both = ticket_tables.beside_published(transfer)
+    assert set(both["task"]) == {"nli"}, "of tasks that both have"
+    every = pd.concat([transfer.assign(task=task) for task in ("nli", "ner", "mlm")])
+    both = ticket_tables.beside_published(every)
+    theirs = both[both["where"] == ticket_tables.THEIRS]
     crossed = theirs[theirs["mask"] == "another language's ticket"].groupby("task").size()
     assert crossed.to_dict() == {"mlm": 11 * 10, "ner": 9 * 8, "nli": 10 * 9}
     cell = theirs.query("task == 'mlm' and source == 'ar' and target == 'de'")["relative"].item()
     assert cell == pytest.approx(-(3.7510 - 3.5092) / 3.5092)
     random = theirs.query("task == 'nli' and source == 'random' and target == 'en'")["relative"].item()
     assert random == pytest.approx((74.49 - 82.14) / 82.14)
-    ours = both[both["where"] == ticket_transfer.OURS]
+    ours = both[both["where"] == ticket_tables.OURS]
     assert set(ours["source"]) == {*CODES, RANDOM}
     drawn = published_tickets().query("mask == 'random' and table == 2 and model == 'mBERT' and sparsity == 50")
     assert len(theirs[theirs["source"] == RANDOM]) == len(drawn[drawn["task"].isin(crossed.index)])

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from xsub_utils import batches, encoders, finetune, settings, store
 from xsub_utils.data import Task, load_task
 from xsub_utils.data.sources import local_files
+from xsub_utils.evaluate import chance_level
 from xsub_utils.files import sha256
 
 EVALUATION_BATCH = 100  # examples
@@ -87,6 +88,21 @@ class Study:
         """The tokenizer of the encoder."""
         return _tokenizer(self.encoder_folder())
 
+    def chance(self, name: str) -> float:
+        """Score of the best constant answer on the report split, mean over the languages."""
+        task, splits = self.task(name), (self.batches(name, "report", language) for language in self.languages)
+        return float(np.mean([chance_level([batch["labels"] for batch in some], task.metric) for some in splits]))
+
+    def course(self, name: str) -> settings.Settings:
+        """How models of a task are trained."""
+        chosen = settings.preset(self.preset, self.task(name))
+        return replace(chosen, epochs=self.epochs) if self.epochs else chosen
+
+    def start(self, name: str, seed: int) -> nn.Module:
+        """The encoder and new head that every model of a task and seed starts from."""
+        task = self.task(name)
+        return on_device(encoders.load_encoder(self.encoder_folder(), task.kind, list(task.labels) or None, seed=seed))
+
     def model_folder(self, name: str, seed: int, languages: Sequence[str] | None = None) -> Path:
         """Folder of the model fine-tuned on a task, with one checkpoint per epoch.
 
@@ -95,9 +111,7 @@ class Study:
             seed: Fine-tuning seed: initial head and order of the data.
             languages: Languages to train on; by default all of the study, jointly.
         """
-        task, encoder = self.task(name), self.encoder_folder()
-        chosen = settings.preset(self.preset, task)
-        chosen = replace(chosen, epochs=self.epochs) if self.epochs else chosen
+        task, encoder, chosen = self.task(name), self.encoder_folder(), self.course(name)
         key = {
             "task": task.identity,
             "encoder": encoder_identity(encoder),
@@ -134,8 +148,12 @@ def stored_table(kind: str, key: dict, compute: Callable[[], pd.DataFrame]) -> p
 @lru_cache(maxsize=4)
 def load_model(folder: Path) -> nn.Module:
     """The model in a folder of `finetune`; the last few stay in memory."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return finetune.load_finetuned(folder)[0].to(device)
+    return on_device(finetune.load_finetuned(folder))
+
+
+def on_device(loaded: tuple[nn.Module, object]) -> nn.Module:
+    """A model without its tokenizer, on the GPU if there is one."""
+    return loaded[0].to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def encoder_identity(encoder: str) -> str:

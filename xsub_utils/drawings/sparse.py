@@ -3,13 +3,15 @@
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from xsub_utils.plots import RANGE, bars, drawing, in_order, legend_above, mean_and_range, panels, task_panels
 
 _LINE = {"color": ".4", "lw": 0.8}
-_TITLES = {"score": "score through own heads", "share": "own language's share"}
+_TITLES = {"score": "score through these heads", "share": "own language's share"}
+_DIALS = {"sparsity": "heads pruned", "retention": "score kept by the search", "difficulty": "difficulty of the texts"}
 
 
 @drawing("variants")
@@ -23,6 +25,7 @@ def variants(table: pd.DataFrame) -> Figure:
             rows = mean_and_range(table[table["task"].eq(task) & table["heads"].eq(view)], "variant", "score", names)
             heights = np.arange(len(names)) + 0.2 * (place - (len(views) - 1) / 2)
             bars(ax, rows, heights, color=sns.color_palette()[place], label=view)
+        _chance(ax, table[table["task"] == task])
         ax.set(title=task, xlabel="score", yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
     return legend_above(figure)
 
@@ -45,38 +48,49 @@ def own_shares(table: pd.DataFrame) -> Figure:
     order = in_order(table["variant"])
     keys = list(dict.fromkeys(zip(table["variant"], table["condition"], strict=True)))
     keys.sort(key=lambda key: order.index(key[0]))
-    variants_, tasks = in_order(table["variant"]), in_order(table["task"])
-    labels = [f"{variant}: {condition}" for variant, condition in keys]
-    figure, axes = panels(tasks, columns=3, width=3.6, height=0.24 * len(keys) + 1.1, sharey=True, sharex=True)
+    heights = np.array([place + 0.8 * order.index(variant) for place, (variant, _) in enumerate(keys)])
+    labels, tasks = [condition for _, condition in keys], in_order(table["task"])
+    figure, axes = panels(tasks, columns=3, width=3.0, height=0.22 * heights[-1] + 1.5, sharey=True, sharex=True)
     for task, ax in axes:
         rows = table[table["task"] == task].set_index(["variant", "condition"])
-        for number, variant in enumerate(variants_):
+        for number, variant in enumerate(order):
             places = [i for i, key in enumerate(keys) if key[0] == variant]
             some = rows.reindex([keys[i] for i in places])
-            bars(ax, some, np.array(places, dtype=float), color=sns.color_palette()[number], label=variant)
+            bars(ax, some, heights[places], color=sns.color_palette()[number], label=variant)
         ax.axvline(table["chance"].iloc[0], ls=":", label="chance", **_LINE)
-        ax.set(title=task, yticks=range(len(keys)), yticklabels=labels)
-        ax.set(ylim=(len(keys) - 0.5, -0.5))
+        ax.set(title=task, xlabel="share of the own language", yticks=heights, yticklabels=labels)
+        ax.set(ylim=(heights[-1] + 0.5, -0.5))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set(xlim=(0, 1))  # of all panels, once all bars are there
-    figure.supxlabel("share of the own language", fontsize="medium")
+    ax.set(xlim=(0, 1), xticks=(0, 0.5, 1))  # of all panels, once all bars are there
     return legend_above(figure, columns=3)
+
+
+@drawing("each_shares")
+def each_shares(table: pd.DataFrame) -> Figure:
+    """The same of examples that run each through heads of its own language."""
+    return own_shares(table)
 
 
 @drawing("differences")
 def differences(table: pd.DataFrame) -> Figure:
     """What differs by how much, within a model seed and language: task, what, mean, low, high."""
     names, tasks = in_order(table["what"]), in_order(table["task"])
-    figure, axes = panels(tasks, columns=3, width=3.6, height=0.26 * len(names) + 1, sharey=True, sharex=True)
+    figure, axes = panels(tasks, columns=3, width=3.2, height=0.26 * len(names) + 1, sharey=True, sharex=True)
     for task, ax in axes:
         rows = table[table["task"] == task].set_index("what").reindex(names)
         bars(ax, rows, np.arange(len(names), dtype=float))
         ax.axvline(0, **_LINE)
-        ax.set(title=task, yticks=range(len(names)), yticklabels=names)
+        ax.set(title=task, xlabel="difference [points]", yticks=range(len(names)), yticklabels=names)
         ax.set(ylim=(len(names) - 0.5, -0.5))
+        ax.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    figure.supxlabel("difference of the own language's share [points]", fontsize="medium")
     return figure
+
+
+@drawing("each_differences")
+def each_differences(table: pd.DataFrame) -> Figure:
+    """The same of examples that run each through heads of its own language."""
+    return differences(table)
 
 
 @drawing("dynamics")
@@ -95,14 +109,20 @@ def dynamics(table: pd.DataFrame) -> Figure:
 
 @drawing("dials")
 def dials(table: pd.DataFrame) -> Figure:
-    """Full beside sparse along each dial: dial, value, variant, language, score, share; range over languages."""
+    """Full beside sparse along each dial: dial, value, variant, language, score, share; range over languages.
+
+    Their chance levels are in score_chance and share_chance.
+    """
     keys = [(measure, dial) for measure in _TITLES for dial in in_order(table["dial"])]
     columns = table["dial"].nunique()
     figure, axes = panels(keys, columns=columns, width=2.6, height=2.3)
     for (measure, dial), ax in axes:
         rows = table[table["dial"] == dial]
         sns.lineplot(rows, x="value", y=measure, hue="variant", style="variant", markers=True, ax=ax, **RANGE)
-        ax.set(title="", xlabel=dial, ylabel=_TITLES[measure], ylim=(0, 1.05 * max(1e-9, table[measure].max())))
+        levels = rows.groupby("value")[f"{measure}_chance"].mean()
+        ax.plot(levels.index, levels, ls=":", label="chance", **_LINE)
+        top = 1.05 * max(1e-9, table[measure].max())
+        ax.set(title="", xlabel=_DIALS[dial], ylabel=_TITLES[measure], ylim=(0, top))
         ax.set_xticks(sorted(rows["value"].unique()))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return legend_above(figure)
@@ -120,6 +140,11 @@ def composed_shares(table: pd.DataFrame) -> Figure:
     return _ways(table, {"own": "own language's share", "other": "the other language's share"})
 
 
+def _chance(ax: Axes, rows: pd.DataFrame, across: bool = False) -> None:
+    """A dotted line at the mean of the column chance."""
+    (ax.axhline if across else ax.axvline)(rows["chance"].mean(), ls=":", label="chance", **_LINE)
+
+
 def _ways(table: pd.DataFrame, values: dict[str, str]) -> Figure:
     """A panel for each task, value and pair; ways from top to bottom."""
     names = in_order(table["way"])
@@ -127,13 +152,15 @@ def _ways(table: pd.DataFrame, values: dict[str, str]) -> Figure:
         (task, value, pair) for task in in_order(table["task"]) for value in values for pair in in_order(table["pair"])
     ]
     columns = table["pair"].nunique() * len(values)
-    figure, axes = panels(keys, columns=columns, width=2.5, height=0.22 * len(names) + 1.1, sharey=True)
+    size = {"width": 2.5, "height": 0.22 * len(names) + 1.1}
+    figure, axes = panels(keys, columns=columns, sharex=True, sharey=True, **size)
     for (task, value, pair), ax in axes:
         rows = table[table["task"].eq(task) & table["pair"].eq(pair)]
         for number, code in enumerate(in_order(rows["language"])):
             some = mean_and_range(rows[rows["language"] == code], "way", value, names)
             heights = np.arange(len(names)) + 0.24 * (number - 0.5)
             bars(ax, some, heights, color=sns.color_palette()[number], label=("first", "second")[number] + " language")
+        _chance(ax, rows)
         ax.set(title=f"{task}, {pair}", xlabel=values[value], yticks=range(len(names)), yticklabels=names)
         ax.set(ylim=(len(names) - 0.5, -0.5))
     return legend_above(figure)
@@ -143,10 +170,12 @@ def _ways(table: pd.DataFrame, values: dict[str, str]) -> Figure:
 def left_out(table: pd.DataFrame) -> Figure:
     """Scores on a language with and without it in training: task, variant, trained, heads, language, score."""
     keys = [(task, variant) for task in in_order(table["task"]) for variant in in_order(table["variant"])]
+    table = table.assign(trained="trained " + table["trained"])
     figure, axes = panels(keys, columns=4, width=2.6, height=2.6, sharey=True)
     for (task, variant), ax in axes:
         rows = table[table["task"].eq(task) & table["variant"].eq(variant)]
         sns.barplot(rows, x="heads", y="score", hue="trained", ax=ax, **RANGE)
+        _chance(ax, rows, across=True)
         ax.set(title=f"{task}\n{variant}", xlabel="", ylabel="score on the language")
         ax.tick_params(axis="x", rotation=30)
     return legend_above(figure)

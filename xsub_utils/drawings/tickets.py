@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
 from xsub_utils.plots import (
     DIVERGING,
@@ -21,8 +22,9 @@ from xsub_utils.plots import (
     task_panels,
 )
 
+TICKET, SEED = "ticket", "ticket of another seed"  # as in stages.tickets, which no drawing needs to load
 _LINE = {"color": ".4", "lw": 0.8}
-_PERCENT = PercentFormatter(1, decimals=0, symbol="")
+_PERCENT = PercentFormatter(1, symbol="")
 _SCORES = {"nli": "accuracy", "paraphrase": "accuracy", "reviews": "accuracy", "ner": "F1", "mlm": "perplexity"}
 
 
@@ -32,12 +34,15 @@ def curves(table: pd.DataFrame) -> Figure:
     figure, axes = task_panels(table, columns=3, width=2.9, height=2.7, sharey=False)
     for task, rows, ax in axes:
         sns.lineplot(
-            rows, x="sparsity", y="score", hue="language", style="language", markers=True, ax=ax, ms=4, **RANGE
+            rows, x="sparsity", y="score", hue="language", style="language", markers=True, ax=ax, ms=4, mew=0, **RANGE
         )
         ax.set(title=task, xlabel="weights dropped [%]", ylabel=_SCORES.get(task, "score"))
         ax.xaxis.set_major_formatter(_PERCENT)
         if task == "mlm":
             ax.set_yscale("log")  # chance would be far above
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter("")
         else:
             ax.axhline(rows["chance"].mean(), ls=":", label="chance", **_LINE)
     return legend_above(figure)
@@ -53,31 +58,36 @@ def kinds(table: pd.DataFrame) -> Figure:
         bars(ax, rows, np.arange(len(names), dtype=float))
         ax.axvline(0, **_LINE)
         ax.set(title=task, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
-        if rows["low"].min() < -1:  # perplexities many times as high
-            ax.set_xscale("symlog", linthresh=0.2)
-        ax.xaxis.set_major_formatter(_PERCENT)
-    figure.supxlabel("change of the score against the whole model [%]; higher is better", fontsize="medium")
+        ax.set_xlabel("change of the score [%]")
+        _changes(ax, rows["low"].min())
     return figure
+
+
+def _changes(ax: Axes, lowest: float) -> None:
+    """An axis of changes; those of perplexities may be many times as large as others, and are then on a logarithm."""
+    if lowest < -1:
+        ax.set_xscale("symlog", linthresh=0.2)
+        ax.set_xlim(left=1.6 * lowest)
+        ax.axvspan(-0.2, 0.2, color=".95", zorder=0)  # where it is linear
+    ax.xaxis.set_major_formatter(_PERCENT)
 
 
 @drawing("ticket_layers")
 def layers(table: pd.DataFrame) -> Figure:
-    """Overlap by layer: task, differs, part (layer), jaccard, expected; bands are ranges over pairs."""
+    """Overlap by layer: task, differs, part (layer), jaccard; bands are ranges over pairs."""
     names = in_order(table["differs"])
     figure, axes = task_panels(table, columns=3, width=2.9, height=2.7)
     for task, rows, ax in axes:
         of = {"hue": "differs", "hue_order": names, "style": "differs", "style_order": names, "markers": True}
         sns.lineplot(rows, x="part", y="jaccard", ax=ax, **of, **RANGE)
-        chance = rows.groupby("part")["expected"].mean()
-        ax.plot(chance.index, chance, ls=":", label="chance", **_LINE)
-        ax.set(title=task, xlabel="layer", ylabel="Jaccard index", ylim=(0, 1))
+        ax.set(title=task, xlabel="layer", ylabel="Jaccard index", ylim=(table["jaccard"].min() - 0.02, 1))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return legend_above(figure, columns=3)
 
 
 @drawing("ticket_components")
 def components(table: pd.DataFrame) -> Figure:
-    """Overlap by component: task, differs, part, jaccard, expected; lines are ranges over pairs."""
+    """Overlap by component: task, differs, part, jaccard; lines are ranges over pairs."""
     parts, names = in_order(table["part"]), in_order(table["differs"])
     height = 0.09 * len(names) * len(parts) + 1.1
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=height, sharey=True)
@@ -86,9 +96,8 @@ def components(table: pd.DataFrame) -> Figure:
             rows = mean_and_range(table[table["task"].eq(task) & table["differs"].eq(name)], "part", "jaccard", parts)
             heights = np.arange(len(parts)) + 0.8 * ((number + 0.5) / len(names) - 0.5)
             bars(ax, rows, heights, color=sns.color_palette()[number], label=name)
-        chance = table[table["task"] == task].groupby("part")["expected"].mean().reindex(parts)
-        ax.plot(chance, np.arange(len(parts)), ls="", marker="|", ms=9, color=".4", label="chance")
-        ax.set(title=task, xlabel="Jaccard index", yticks=range(len(parts)), yticklabels=parts, xlim=(0, 1))
+        ax.set(title=task, xlabel="Jaccard index", yticks=range(len(parts)), yticklabels=parts)
+        ax.set_xlim(table["jaccard"].min() - 0.02, 1)
         ax.set_ylim(len(parts) - 0.5, -0.5)
     return legend_above(figure, columns=3)
 
@@ -99,8 +108,8 @@ def overlap(table: pd.DataFrame) -> Figure:
     side = 0.42 * table["a"].nunique() + 0.9
     figure, axes = task_panels(table, columns=3, width=side + 0.4, height=side, sharey=False)
     for task, rows, ax in axes:
-        heat(square(rows, "a", "b", "jaccard"), ax, "", vmin=0, vmax=1, cbar=False)
-        ax.set(title=task, xlabel="", ylabel="ticket of" if is_first(ax) else "")
+        heat(square(rows, "a", "b", "jaccard"), ax, "", vmin=0.5, vmax=1, cbar=False)
+        ax.set(title=task, xlabel="and ticket of", ylabel="ticket of" if is_first(ax) else "")
     return figure
 
 
@@ -122,34 +131,42 @@ def departures(table: pd.DataFrame) -> Figure:
 
 @drawing("ticket_transfer")
 def transfer(table: pd.DataFrame) -> Figure:
-    """Change against the target's own ticket: sparsity, task, source, target, relative; source masks, target data."""
+    """Change against the target's own ticket: sparsity, task, mask, source, target, relative; a row for each mask."""
     keys = [(one, task) for one in in_order(table["sparsity"]) for task in in_order(table["task"])]
-    side = 0.44 * table["target"].nunique() + 1.1
-    figure, axes = panels(keys, columns=table["task"].nunique(), width=side + 0.5, height=side + 0.9)
+    again, other = table["mask"].eq(SEED), ~table["mask"].isin([TICKET, SEED])
+    table = table.assign(row=(table["source"] + np.where(again, ", another seed", "")).mask(other, table["mask"]))
+    order = [name for some in (~again & ~other, again, other) for name in in_order(table.loc[some, "row"])]
+    size = (0.44 * table["target"].nunique() + 1.6, 0.24 * len(order) + 0.9)
+    figure, axes = panels(keys, table["task"].nunique(), *size, sharey=True)
     for (sparsity, task), ax in axes:
         rows = table[table["sparsity"].eq(sparsity) & table["task"].eq(task)]
-        matrix = 100 * rows.pivot_table(index="source", columns="target", values="relative", sort=False)
-        matrix = matrix.reindex(index=in_order(rows["source"]), columns=in_order(rows["target"]))
-        bound = max(5.0, np.abs(matrix.loc[matrix.columns].to_numpy()).max())
-        options = {"annot": matrix.round(0) + 0.0, "fmt": ".0f", "cmap": DIVERGING, "cbar": False}
-        heat(matrix, ax, "", vmin=-bound, vmax=bound, **options)
-        ax.set(title=f"{task}, {100 * sparsity:.0f} % dropped", xlabel="")
+        matrix = 100 * rows.pivot_table(index="row", columns="target", values="relative", sort=False)
+        matrix = matrix.reindex(index=order, columns=in_order(rows["target"]))
+        options = {"annot": matrix.round(0) + 0.0, "fmt": ".0f", "cmap": DIVERGING, "cbar": False, "square": False}
+        heat(matrix, ax, "", vmin=-30, vmax=30, **options)
+        for count in (1, 2) if again.any() else (1,):  # tickets of one seed, of the other, other masks
+            ax.axhline(count * len(matrix.columns), color=".2", lw=1)
+        ax.set(title=f"{task}, {100 * sparsity:.0f} % dropped", xlabel="trained and tested on")
         ax.set_ylabel("mask of" if is_first(ax) else "")
-    figure.supxlabel("trained and tested on", fontsize="medium")
     return figure
 
 
-@drawing("ticket_sources")
-def sources(table: pd.DataFrame) -> Figure:
-    """Mean change on other languages by source of the mask: task, sparsity, source, target, relative; their range."""
-    table = table.assign(dropped=(100 * table["sparsity"]).round().astype(int).astype(str) + " % dropped")
-    figure, axes = task_panels(table, columns=3, width=2.9, height=2.6, sharey=True)
-    for task, rows, ax in axes:
-        order = in_order(table["target"])
-        sns.barplot(rows, x="source", y="relative", hue="dropped", order=order, ax=ax, **RANGE)
-        ax.set(title=task, xlabel="mask of", ylabel="change on other languages [%]")
-        ax.yaxis.set_major_formatter(_PERCENT)
-        ax.axhline(0, **_LINE)
+@drawing("ticket_relatives")
+def relatives(table: pd.DataFrame) -> Figure:
+    """Change by whom the mask comes from: task, sparsity, whose, relative; ranges over pairs of languages and seeds."""
+    names, dropped = in_order(table["whose"]), in_order(table["sparsity"])
+    figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=0.32 * len(names) + 1.2, sharey=True)
+    for task, ax in axes:
+        for number, sparsity in enumerate(dropped):
+            of = table[table["task"].eq(task) & table["sparsity"].eq(sparsity)]
+            heights = np.arange(len(names)) + 0.3 * (number - (len(dropped) - 1) / 2)
+            label = f"{100 * sparsity:.0f} % dropped"
+            rows = mean_and_range(of, "whose", "relative", names)
+            bars(ax, rows, heights, color=sns.color_palette()[number], label=label)
+        ax.axvline(0, **_LINE)
+        ax.set(title=task, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+        ax.set_xlabel("change against own ticket [%]")
+        _changes(ax, table.loc[table["task"] == task, "relative"].min())
     return legend_above(figure)
 
 
@@ -173,7 +190,7 @@ def pairs(table: pd.DataFrame) -> Figure:
         rows = table[table["measure"] == measure]
         sns.scatterplot(rows, x="likeness", y="share", hue="task", style="task", s=22, alpha=0.8, ax=ax)
         ax.axhline(0, **_LINE)
-        ax.set(title=measure, xlabel="source and target", ylabel="change in the target [%]")
+        ax.set(xlabel=measure.replace(", ", ",\n"), ylabel="change in the target [%]")
         ax.yaxis.set_major_formatter(_PERCENT)
     return legend_above(figure)
 
@@ -208,8 +225,6 @@ def published(table: pd.DataFrame) -> Figure:
             ax.plot([values.mean()] * 2, [height - 0.32, height + 0.32], color=".2", lw=1.2)
         ax.axvline(0, **_LINE)
         ax.set(title=task, yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5))
-        if table.loc[table["task"] == task, "relative"].min() < -1:  # perplexities
-            ax.set_xscale("symlog", linthresh=0.1)
-        ax.xaxis.set_major_formatter(_PERCENT)
-    figure.supxlabel("change of the score against the target's own ticket [%]; higher is better", fontsize="medium")
+        ax.set_xlabel("change against own ticket [%]")
+        _changes(ax, table.loc[table["task"] == task, "relative"].min())
     return figure

@@ -20,7 +20,7 @@ from xsub_utils.finetune import checkpoints, load_finetuned
 from xsub_utils.stages import states
 from xsub_utils.stages.controls import ALL, CONDITIONS, FULL, MATCHED, OTHER, OWN, Plan, sets_of_heads
 from xsub_utils.stages.examples import alike, batches_of, by_length, right_share
-from xsub_utils.study import Study, load_model, stored_table
+from xsub_utils.study import Study, load_model, on_device, stored_table
 
 _REPEATED = ["translated", "chance", "same_label"]
 
@@ -200,10 +200,7 @@ def _influence(study: Study, task: str, folder: Path, gates, test: pd.DataFrame,
 @lru_cache(maxsize=1)
 def _checkpoints(folder: Path) -> list[nn.Module]:
     """All checkpoints of a model, which many masks are tried on."""
-    return [
-        load_finetuned(folder, epoch)[0].to("cuda" if torch.cuda.is_available() else "cpu")
-        for epoch in range(1, len(checkpoints(folder)) + 1)
-    ]
+    return [on_device(load_finetuned(folder, epoch)) for epoch in range(1, len(checkpoints(folder)) + 1)]
 
 
 def _key(study: Study, task: str, folder: Path, gates: Tensor | None, test: pd.DataFrame, train: pd.DataFrame) -> dict:

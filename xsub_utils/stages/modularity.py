@@ -16,7 +16,6 @@ from xsub_utils.stages.own_heads import (
     EACH_RANDOM,
     SWAPPED,
     SWAPPED_RANDOM,
-    TRAINED,
     as_trained,
     each_through_its_own,
 )
@@ -111,7 +110,7 @@ def dynamics(own: pd.DataFrame) -> pd.DataFrame:
         "one language a batch: all heads": (sparse.ONE_LANGUAGE, controls.FULL),
         "sparse: all heads": (sparse.OWN, controls.FULL),
         "sparse: own heads": (sparse.OWN, controls.OWN),
-        "sparse, random heads: these": (sparse.RANDOM, TRAINED),
+        "sparse, random heads: these": (sparse.RANDOM, sparse.TRAINED),
     }
     parts = [
         own[own["variant"].eq(variant) & own["condition"].eq(condition) & own["epoch"].gt(0)].assign(model=model)
@@ -149,15 +148,18 @@ def differences(own: pd.DataFrame) -> pd.DataFrame:
         "full: own subnetwork − all heads": full[controls.OWN] - full[controls.FULL],
         "sparse: own heads − all heads": tuned[controls.OWN] - tuned[controls.FULL],
         **{
-            f"sparse: own heads − {name}": tuned[controls.OWN] - tuned[condition]
+            f"{'(a) ' if condition == controls.OTHER else ''}sparse: own heads − {name}": (
+                tuned[controls.OWN] - tuned[condition]
+            )
             for condition, name in _CONTROLS.items()
             if condition in tuned
         },
         "all heads: one language a batch − full": one[controls.FULL] - full[controls.FULL],
         "all heads: sparse − one language a batch": tuned[controls.FULL] - one[controls.FULL],
-        "own heads: sparse − one language a batch": tuned[controls.OWN] - one[controls.OWN],
-        "sparse, random heads: these − all heads": drawn[TRAINED] - drawn[controls.FULL],
-        "sparse, random heads: these − another language's": drawn[TRAINED] - drawn[controls.OTHER],
+        "(b) own heads: sparse − one language a batch": tuned[controls.OWN] - one[controls.OWN],
+        "(b) for own heads − for all heads": (tuned - one)[controls.OWN] - (tuned - one)[controls.FULL],
+        "sparse, random heads: these − all heads": drawn[sparse.TRAINED] - drawn[controls.FULL],
+        "sparse, random heads: these − another language's": drawn[sparse.TRAINED] - drawn[controls.OTHER],
         "each through its own: sparse − one language a batch": tuned[EACH] - one[EACH],
         **{
             f"each through its own − others': {name}": of[EACH] - of[SWAPPED]
@@ -237,7 +239,7 @@ def dials(
         task, seed, dial ("sparsity", "retention", "difficulty"), value, variant ("full", "sparse, own heads", and over
         sparsities "sparse, random heads"), kept (share of the heads, mean over languages), language, score (through own
         heads, or the random ones trained through), whole (score of the whole model), share (of the own language,
-        through the same heads).
+        through the same heads), score_chance, share_chance.
     """
     tried = [("sparsity", one, study, {"kept": 1 - one}) for one in sparsities]
     tried += [("retention", one, study, {"retain": one}) for one in thresholds]
@@ -247,7 +249,8 @@ def dials(
     for dial, value, of, which in tried:
         for variant in (sparse.FULL, sparse.OWN, *([sparse.RANDOM] if dial == "sparsity" else [])):
             table = _at(of, task, seed, plan, variant, which)
-            parts.append(table.assign(dial=dial, value=value, variant=variant))
+            chance = {"score_chance": of.chance(task), "share_chance": 1 / len(of.languages)}
+            parts.append(table.assign(dial=dial, value=value, variant=variant, **chance))
     return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
 
 
@@ -276,7 +279,7 @@ def compositions(
 
     Returns:
         task, seed, pair, way (as in `sparse.composed`, of heads), language (of the test example), own, other (share of
-        its own and of the pair's other language among its most positive examples).
+        its own and of the pair's other language among its most positive examples), chance.
     """
     own, folder, rows = sparse.subnetworks(study, task, seed), sparse.folder(study, task, seed, sparse.OWN), []
     for a, b in pairs:
@@ -291,7 +294,7 @@ def compositions(
                 mean = table[table["sign"] == "positive"].groupby("train")["share"].mean()
                 rows.append((f"{a} + {b}", way, code, mean[code], mean[partner]))
     table = pd.DataFrame(rows, columns=["pair", "way", "language", "own", "other"])
-    return table.assign(task=task, seed=seed)
+    return table.assign(task=task, seed=seed, chance=1 / len(study.languages))
 
 
 def left_out(study: Study, task: str, seed: int, targets: Sequence[str]) -> pd.DataFrame:
@@ -299,7 +302,7 @@ def left_out(study: Study, task: str, seed: int, targets: Sequence[str]) -> pd.D
 
     Returns:
         task, seed, language (left out, or not), variant, trained ("with it", "without it"), heads ("whole model", "own
-        subnetwork", "nearest language's": the subnetwork that overlaps most with its own), score.
+        subnetwork", "nearest language's": the subnetwork that overlaps most with its own), score, chance.
     """
     own, parts = sparse.subnetworks(study, task, seed), []
     for code in targets:
@@ -314,4 +317,4 @@ def left_out(study: Study, task: str, seed: int, targets: Sequence[str]) -> pd.D
             for trained, languages in (("with it", None), ("without it", others)):
                 folder = sparse.folder(study, task, seed, variant, languages=languages)
                 parts.append(sparse.scored(study, task, folder, views).assign(variant=variant, trained=trained))
-    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
+    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed, chance=study.chance(task))

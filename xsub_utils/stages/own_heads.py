@@ -10,8 +10,9 @@ from xsub_utils.stages import controls, sparse
 from xsub_utils.stages.attribution import attributed, attributed_each, ranked
 from xsub_utils.study import Study
 
-TRAINED, EACH, SWAPPED = "heads trained through", "each through its own", "each, training data through others'"
+EACH, SWAPPED = "each through its own", "each, training data through others'"
 EACH_RANDOM, SWAPPED_RANDOM = "each through random heads", "random heads, training data through others'"
+CONDITIONS = (EACH, SWAPPED, EACH_RANDOM, SWAPPED_RANDOM)
 
 
 def each_through_its_own(
@@ -41,7 +42,7 @@ def as_trained(study: Study, task: str, seed: int, plan: controls.Plan, variant:
         found = attributed(study, task, seed, gates, codes, plan, folder)
         views = {0: found.scores.sum(0), **{epoch: one for epoch, one in enumerate(found.scores, 1)}}
         table = ranked(found, views, plan.top)
-        condition = np.where(table["language"] == whose, TRAINED, controls.OTHER) if whose else controls.FULL
+        condition = np.where(table["language"] == whose, sparse.TRAINED, controls.OTHER) if whose else controls.FULL
         kept = 1.0 if gates is None else float(gates.float().mean())
         parts.append(table.assign(condition=condition, whose=whose, kept=kept))
     return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)

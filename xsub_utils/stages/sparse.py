@@ -5,7 +5,7 @@ take as many steps.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache, partial
 from math import nan
 from pathlib import Path
@@ -14,8 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from xsub_utils import masks, settings, sft, store, weight_masks
-from xsub_utils.encoders import load_encoder
+from xsub_utils import masks, sft, store, weight_masks
 from xsub_utils.evaluate import evaluate
 from xsub_utils.names import one_of
 from xsub_utils.stages import pruning
@@ -24,8 +23,9 @@ from xsub_utils.study import Study, encoder_identity, load_model, stored_table
 FULL, ONE_LANGUAGE = "full", "full, one language a batch"
 OWN, OTHER = "sparse, own heads", "sparse, another language's heads"
 RANDOM, SAME = "sparse, random heads", "sparse, the same heads for all"
+SAME_RANDOM = "sparse, the same random heads for all"
 LARGEST, WEIGHTS = "sparse, largest changes", "sparse, random weights"
-VARIANTS = (FULL, ONE_LANGUAGE, OWN, OTHER, RANDOM, SAME, LARGEST, WEIGHTS)
+VARIANTS = (FULL, ONE_LANGUAGE, OWN, OTHER, RANDOM, SAME, SAME_RANDOM, LARGEST, WEIGHTS)
 MAIN = (FULL, ONE_LANGUAGE, OWN, RANDOM)
 WHOLE, TRAINED, FOUND = "whole model", "heads trained through", "own subnetwork"
 CHANGED = 0.1  # share of the encoder's weights that LARGEST and WEIGHTS may move; 8 % in Ansell et al. 2022
@@ -53,9 +53,7 @@ def folder(
         return study.model_folder(task, seed, chosen)
     one_of("variant", variant, VARIANTS)
     make = partial(_masks, study, task, seed, variant, retain, kept, chosen)
-    data, encoder = study.task(task), study.encoder_folder()
-    course = settings.preset(study.preset, data)
-    course = replace(course, epochs=study.epochs) if study.epochs else course
+    data, encoder, course = study.task(task), study.encoder_folder(), study.course(task)
     whole = variant in (LARGEST, WEIGHTS)
     options = {"through": not whole, "outside": "frozen" if whole else "shared"}
     key = {
@@ -114,8 +112,9 @@ def heads_of(
         return others(own)
     if variant == RANDOM:
         return {code: masks.random_mask(mask, i) for i, (code, mask) in enumerate(own.items())}
-    if variant == SAME:
-        return dict.fromkeys(own, most_kept(list(own.values())))
+    if variant in (SAME, SAME_RANDOM):
+        same = most_kept(list(own.values()))
+        return dict.fromkeys(own, same if variant == SAME else masks.random_mask(same, seed))
     return {}
 
 
@@ -132,15 +131,9 @@ def most_kept(own: Sequence[Tensor]) -> Tensor:
     return torch.zeros(votes.shape, dtype=torch.bool).index_fill_(0, order, True).view(own[0].shape)
 
 
-def base(study: Study, task: str, seed: int) -> nn.Module:
-    """The encoder and new head that every model of a task and seed starts from."""
-    data, device = study.task(task), next(study.model(task, seed).parameters()).device
-    return load_encoder(study.encoder_folder(), data.kind, list(data.labels) or None, seed=seed)[0].eval().to(device)
-
-
 def largest_changes(study: Study, task: str, seed: int, languages: Sequence[str] | None = None) -> dict[str, Tensor]:
     """The weights of the encoder that full fine-tuning, jointly or on some languages, changed most."""
-    before = dict(base(study, task, seed).named_parameters())
+    before = dict(study.start(task, seed).named_parameters())
     model = load_model(study.model_folder(task, seed, languages))
     inside = {id(parameter) for parameter in model.base_model.parameters()}
     changes = {
@@ -171,7 +164,7 @@ def scores(study: Study, task: str, seed: int, variants: Sequence[str]) -> pd.Da
 
     Returns:
         task, seed, variant, heads ("whole model", "heads trained through", and of the fully fine-tuned ones "own
-        subnetwork", found in the first of them), language, score.
+        subnetwork", found in the first of them), language, score, chance.
     """
     own = subnetworks(study, task, seed)
     parts = []
@@ -184,7 +177,7 @@ def scores(study: Study, task: str, seed: int, variants: Sequence[str]) -> pd.Da
             views[TRAINED] = trained
         table = scored(study, task, folder(study, task, seed, variant), views)
         parts.append(table.assign(variant=variant))
-    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
+    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed, chance=study.chance(task))
 
 
 def scored(study: Study, task: str, model: Path, views: Mapping[str, Mapping[str, Tensor | None]]) -> pd.DataFrame:
@@ -216,7 +209,7 @@ def scored(study: Study, task: str, model: Path, views: Mapping[str, Mapping[str
 
 @lru_cache(maxsize=2)
 def _delta(model: Path, study: Study, task: str, seed: int) -> sft.SparseDelta:
-    return sft.sparse_delta(load_model(model), base(study, task, seed))
+    return sft.sparse_delta(load_model(model), study.start(task, seed))
 
 
 def composed(study: Study, task: str, seed: int, pairs: Sequence[Sequence[str]]) -> pd.DataFrame:
@@ -227,7 +220,7 @@ def composed(study: Study, task: str, seed: int, pairs: Sequence[Sequence[str]])
     included: fully, or, of the encoder, in those weights alone that this changed most.
 
     Returns:
-        task, seed, pair ("qaa + qab"), way, language, score, kept (share of the heads, nan for sums).
+        task, seed, pair ("qaa + qab"), way, language, score, kept (share of the heads, nan for sums), chance.
     """
     own = subnetworks(study, task, seed)
     tuned, parts = folder(study, task, seed, OWN), []
@@ -248,7 +241,8 @@ def composed(study: Study, task: str, seed: int, pairs: Sequence[Sequence[str]])
                 table.assign(kept=[float(ways[way].float().mean()) for way in table["heads"]], pair=f"{a} + {b}")
             )
         parts.append(_summed(study, task, seed, (a, b)).assign(kept=nan, pair=f"{a} + {b}"))
-    return pd.concat(parts, ignore_index=True).rename(columns={"heads": "way"}).assign(task=task, seed=seed)
+    table = pd.concat(parts, ignore_index=True).rename(columns={"heads": "way"})
+    return table.assign(task=task, seed=seed, chance=study.chance(task))
 
 
 def _summed(study: Study, task: str, seed: int, pair: tuple[str, str]) -> pd.DataFrame:
@@ -259,7 +253,7 @@ def _summed(study: Study, task: str, seed: int, pair: tuple[str, str]) -> pd.Dat
     }
 
     def compute() -> pd.DataFrame:
-        start, rows = base(study, task, seed), []
+        start, rows = study.start(task, seed), []
         for kind, folders in models.items():
             deltas = [_delta(one, study, task, seed) for one in folders]
             ways = {"alone": deltas[:1], "the other's": deltas[1:], "sum": deltas}

@@ -1,21 +1,16 @@
 """Notebook 07, the tickets elsewhere: in other languages and tasks, beside each other, and as encoders of sentences."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations, permutations, product
+from itertools import combinations, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-import torch
-from sklearn.cluster import AgglomerativeClustering
-from sklearn.metrics import adjusted_rand_score
 
 from xsub_utils import representations, tickets
-from xsub_utils.data.published import published_tickets
-from xsub_utils.encoders import load_encoder
 from xsub_utils.names import one_of
-from xsub_utils.stages import kinship, states
+from xsub_utils.stages import states
 from xsub_utils.stages.tickets import (
     KINDS,
     LONGER,
@@ -44,8 +39,6 @@ DIFFERS = {
 PRETRAINED, MASKED, SHUFFLED = "before training", "before training, ticket's mask", "before training, random mask"
 WHOLE, TRAINED = "trained, whole", "trained, ticket"
 RETRAINED = "trained, random mask"
-MOST = 7  # languages of which all permutations are tried
-OURS, THEIRS = "MiniBabel", "published (mBERT)"
 
 
 def transfer(
@@ -54,21 +47,23 @@ def transfer(
     """a(s, t): score in t after training on t with the mask of s, or with t's own mask of another kind.
 
     Args:
-        study, task, seed, plan: Of the models and tickets, of one seed; t's own ticket was found with this seed, too.
-        controls: Of `tickets.KINDS`.
+        study, task, seed, plan: Of the models.
+        controls: Of `tickets.KINDS`; with `SEED`, every language's ticket of another seed is tried as well.
 
     Returns:
-        task, seed, sparsity, source (a language, or one of the controls), target, score, relative (change against t's
-        own ticket, as a share of its score; above 0 is better, also of perplexities).
+        task, seed, sparsity, mask ("ticket", "ticket of another seed", or another of the controls), source (the
+        language that it comes from), target, score, relative (change against t's own ticket, found with the seed that
+        it is trained with, as a share of its score; above 0 is better, also of perplexities).
     """
     rows = []
     for sparsity, target in product(plan.elsewhere, study.languages):
-        for source in (*study.languages, *controls):
-            kind, whose = (source, target) if source in controls else (TICKET, source)
-            score = _score(study, task, seed, target, (task, whose, kind), plan, sparsity)
-            rows.append((sparsity, source, target, score))
-    table = pd.DataFrame(rows, columns=["sparsity", "source", "target", "score"])
-    own = table[table["source"] == table["target"]].set_index(["sparsity", "target"])["score"]
+        for kind in dict.fromkeys((TICKET, *controls)):
+            for source in study.languages if kind in (TICKET, SEED) else [target]:
+                score = _score(study, task, seed, target, (task, source, kind), plan, sparsity)
+                rows.append((sparsity, kind, source, target, score))
+    table = pd.DataFrame(rows, columns=["sparsity", "mask", "source", "target", "score"])
+    same = table["mask"].eq(TICKET) & table["source"].eq(table["target"])
+    own = table[same].set_index(["sparsity", "target"])["score"]
     return _relative(study, task, table.assign(task=task, seed=seed), ["sparsity", "target"], own)
 
 
@@ -138,7 +133,8 @@ def overlaps(study: Study, tasks: Sequence[str], seeds: Sequence[int], plan: Pla
     """Overlap of tickets that differ as `DIFFERS` says, and with the largest weights before training.
 
     Two languages of one seed also share the task head at the start and, where the texts are translations, the examples
-    and their order; so the other seed of a language is to be compared with another language *and* seed.
+    and their order; so the other seed of a language is to be compared with another language *and* seed. A pair of tasks
+    is there for each of them.
 
     Returns:
         differs (one of `DIFFERS`, or "largest before training"), task, task_b, seed, a, b (languages), by ("total",
@@ -167,65 +163,8 @@ def pairs_of(keys: Sequence[tuple]) -> Iterator[tuple[str, tuple, tuple]]:
         unequal = tuple(name for name, x, y in zip(names, one, other, strict=True) if x != y)
         if unequal in DIFFERS:
             yield DIFFERS[unequal], one, other
-
-
-def matrix(total: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Mean overlap of the tickets of two languages, of one with that of another seed: task, a, b, jaccard."""
-    kept = total[total["differs"].isin([DIFFERS["language",], DIFFERS["seed",]])]
-    both = pd.concat([kept, kept[kept["a"] != kept["b"]].rename(columns={"a": "b", "b": "a"})])
-    means = both.groupby(["task", "a", "b"], sort=False)["jaccard"].mean()
-    order = pd.MultiIndex.from_product([kept["task"].unique(), study.languages, study.languages])
-    return means.reindex(order.set_names(["task", "a", "b"])).reset_index()
-
-
-def predicted(overlap: pd.DataFrame, transferred: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Transfer beside what may predict it, for ordered pairs of languages, means over seeds.
-
-    Args:
-        overlap: From `departures`, whose chance knows what tickets share from the start.
-        transferred: From `transfer`, of one sparsity.
-        study: Gives the true kinship.
-
-    Returns:
-        As `specialisation.correlations` takes it: measure, task, a (target), b (source), likeness, share (the relative
-        change of the score).
-    """
-    some = overlap[overlap["differs"] == DIFFERS["language",]]
-    both = pd.concat([some, some.rename(columns={"a": "b", "b": "a"})])
-    likeness = {"overlap of departures, above chance": both.groupby(["task", "a", "b"])["above"].mean()}
-    pairs = transferred[transferred["source"].isin(study.languages) & (transferred["source"] != transferred["target"])]
-    share = pairs.groupby(["task", "target", "source"], sort=False)["relative"].mean().rename("share")
-    share.index.names = ["task", "a", "b"]
-    places = list(zip(share.index.get_level_values("a"), share.index.get_level_values("b"), strict=True))
-    for kind, table in kinship.true_relatedness(study).items():
-        likeness[f"true kinship: {kind}"] = pd.Series([table.loc[place] for place in places], share.index)
-    tables = [share.reset_index().assign(measure=name, likeness=one.reindex(share.index).to_numpy())
-              for name, one in likeness.items()]  # fmt: skip
-    return pd.concat(tables, ignore_index=True)
-
-
-def clusters(overlap: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Do clusters of a task's tickets find the families again? task, clusters, families, adjusted_rand, p.
-
-    Average linkage on 1 − mean Jaccard of two languages, as many clusters as there are families; the adjusted Rand
-    index is 0 for clusters at random and 1 for the families. p is the share of all permutations of the families over
-    the languages that give as much. Languages of unknown kinship are left out.
-    """
-    kin = kinship.family(study)
-    codes = [code for code in study.languages if kin.loc[code].any()]
-    families, rows = kin.loc[codes, codes].to_numpy().argmax(1), []
-    total = overlap[overlap["differs"].eq(DIFFERS["language",]) & overlap["by"].eq("total")]
-    for task, some in total.groupby("task", sort=False):
-        wide = some.pivot_table(index="a", columns="b", values="jaccard").reindex(index=codes, columns=codes)
-        distance = 1 - wide.fillna(wide.T).fillna(1).to_numpy()
-        cut = AgglomerativeClustering(len(set(families)), metric="precomputed", linkage="average")
-        labels = cut.fit_predict(distance)
-        groups = [" ".join(code for code, label in zip(codes, labels, strict=True) if label == i) for i in set(labels)]
-        orders = [np.array(order) for order in permutations(range(len(codes)))] if len(codes) <= MOST else []
-        rand, others = adjusted_rand_score(families, labels), [adjusted_rand_score(families[o], labels) for o in orders]
-        p = float(np.mean(np.array(others) >= rand - 1e-12)) if orders else np.nan
-        rows.append((task, " | ".join(sorted(groups)), len(set(families)), rand, p))
-    return pd.DataFrame(rows, columns=["task", "clusters", "families", "adjusted_rand", "p"])
+        if unequal == ("task",):  # for each of both
+            yield DIFFERS[unequal], other, one
 
 
 def retrieval(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
@@ -238,9 +177,8 @@ def retrieval(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
 
     def compute() -> pd.DataFrame:
         data = study.task(task)
-        start = load_encoder(study.encoder_folder(), data.kind, list(data.labels) or None, seed=seed)[0]
-        start = start.to("cuda" if torch.cuda.is_available() else "cpu")
-        plain, rows = _states(study, start), []
+        start, rows = study.start(task, seed), []
+        plain = _states(study, start)
         for language in study.languages:
             own = found(study, task, seed, language, plan)
             mask, read = own.masks[plan.main], {PRETRAINED: plain}
@@ -279,27 +217,3 @@ def _accuracies(of: dict[str, list], language: str) -> list[float]:
         ]))
         for level in range(len(of[language]))
     ]  # fmt: skip
-
-
-def beside_published(transferred: pd.DataFrame) -> pd.DataFrame:
-    """Relative changes against the target's own ticket, ours and the published ones, at a sparsity of one half.
-
-    Returns:
-        where ("MiniBabel", "published (mBERT)"), task, mask ("another language's ticket", "random"), source, target,
-        relative.
-    """
-    ours = transferred[transferred["sparsity"].eq(0.5) & ~transferred["source"].isin([ONE_SHOT, SEED])]
-    ours = ours.groupby(["task", "source", "target"], sort=False, as_index=False)["relative"].mean().assign(where=OURS)
-    table = published_tickets().query("model == 'mBERT' and table in (2, 3, 4, 5)")
-    crossed = table[table["table"] > 2]
-    own = crossed[crossed["source"] == crossed["target"]].set_index(["task", "target"])["value"]
-    random = table[table["mask"].eq("random") & table["sparsity"].eq(50)]  # table 2 has some of other sparsities
-    rows = pd.concat([crossed, random.assign(source=RANDOM)])
-    rows = rows[rows.set_index(["task", "target"]).index.isin(own.index)]
-    base = own.reindex(rows.set_index(["task", "target"]).index).to_numpy()
-    sign = np.where(rows["metric"] == "perplexity", -1, 1)
-    theirs = rows.assign(relative=sign * (rows["value"] - base) / base, where=THEIRS)
-    both = pd.concat([ours, theirs])[["where", "task", "source", "target", "relative"]]
-    both = both[both["source"] != both["target"]]
-    names = np.where(both["source"] == RANDOM, "random", "another language's ticket")
-    return both.assign(mask=names).reset_index(drop=True)

@@ -14,13 +14,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from xsub_utils import masks, settings, store, tickets
+from xsub_utils import masks, store, tickets
 from xsub_utils.data import Task
-from xsub_utils.encoders import load_encoder
-from xsub_utils.evaluate import chance_level, evaluate
+from xsub_utils.evaluate import evaluate
 from xsub_utils.finetune import checkpoints, finetune, load_finetuned
 from xsub_utils.settings import Settings
-from xsub_utils.study import Study, encoder_identity
+from xsub_utils.study import Study, encoder_identity, on_device
 from xsub_utils.tickets import keep_largest, prunable_weights
 from xsub_utils.weight_masks import WeightMask, mask_digest, random_weight_mask
 
@@ -56,9 +55,8 @@ class Plan(NamedTuple):
 
     def course(self, study: Study, task: str) -> Settings:
         """How all models are trained: as the study has it, without scores on the way."""
-        preset = settings.preset(study.preset, study.task(task))
-        batch_size = self.batch_size or preset.batch_size
-        return replace(preset, epochs=study.epochs or preset.epochs, batch_size=batch_size, eval_size=0)
+        course = study.course(task)
+        return replace(course, batch_size=self.batch_size or course.batch_size, eval_size=0)
 
 
 class StoredMasks(Mapping[float, WeightMask]):
@@ -220,10 +218,7 @@ def curves(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
         task, seed, language, sparsity, score, chance (of the best constant answer, mean over languages).
     """
     tables = [found(study, task, seed, language, plan).scores for language in study.languages]
-    metric, levels = study.task(task).metric, []
-    for language in study.languages:
-        levels.append(chance_level([batch["labels"] for batch in study.batches(task, "report", language)], metric))
-    return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed, chance=np.mean(levels))
+    return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed, chance=study.chance(task))
 
 
 def winning(table: pd.DataFrame, lower_is_better: Sequence[str]) -> pd.DataFrame:
@@ -267,14 +262,12 @@ def _data(study: Study, task: str, language: str) -> Task:
 
 def start_weights(study: Study, task: str, seed: int) -> dict[str, torch.Tensor]:
     """The prunable weights before any training."""
-    data = study.task(task)
-    model = load_encoder(study.encoder_folder(), data.kind, list(data.labels) or None, seed=seed)[0]
-    return {name: weight.detach() for name, weight in prunable_weights(model).items()}
+    return {name: weight.detach().cpu() for name, weight in prunable_weights(study.start(task, seed)).items()}
 
 
 def loaded(folder: Path) -> nn.Module:
     """The model in a folder, on the GPU if there is one; unlike those of `load_model` it is not kept."""
-    return load_finetuned(folder)[0].to("cuda" if torch.cuda.is_available() else "cpu")
+    return on_device(load_finetuned(folder))
 
 
 def _score(study: Study, task: str, model: nn.Module, language: str) -> float:
