@@ -549,3 +549,13 @@ def test_no_panel_cuts_what_the_next_one_draws_higher(name, table, values):
     across = name == "06_own_shares"
     assert all((ax.get_xlim() if across else ax.get_ylim())[1] > 0.9 for ax in figure.axes)
     plt.close(figure)
+
+
+@pytest.mark.parametrize("name", ["07_ticket_kinds", "07_ticket_relatives", "07_ticket_published"])
+def test_perplexities_many_times_as_high_are_not_cut(name):
+    table = TABLES[name]
+    low = -8.0 * (table["task"] == TASKS[1])
+    figure = plots.draw(name, table.assign(relative=low))
+    scales = [(ax.get_xscale(), ax.get_xlim()[0] < -8.1) for ax in figure.axes]
+    assert scales == [("linear", False), ("symlog", True)]
+    plt.close(figure)

@@ -463,7 +463,7 @@ WRONG = [
     ({"weights": []}, "weights: 0 for 1 checkpoints"),
     ({"test_groups": ["a"] * 6}, "test_groups: 6 labels for 7 test examples"),
     ({"weight_masks": {"query": MASK}}, "weight_masks: the model has no parameter 'query'"),
-    ({"weight_masks": {QUERY: MASK}}, r"weight_masks: that of '.*' is of torch.bool and shape \(2, 4\)"),
+    ({"weight_masks": {QUERY: MASK}}, r"weight_masks: that of '.*' is of shape \(2, 4\)"),
     ({"parameters": "layer 3"}, "parameters: 'layer 3' .*; groups are embeddings, layer 1 attention, .*, head$"),
     ({"parameters": ["head", "nothing"]}, "parameters: 'nothing' is no group"),
     ({"rescore": 3}, "rescore=3: .*give projection"),

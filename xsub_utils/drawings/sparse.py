@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from xsub_utils.plots import RANGE, bars, drawing, in_order, legend_above, mean_and_range, panels, task_panels
 
 _LINE = {"color": ".4", "lw": 0.8}
-_TITLES = {"score": "score through these heads", "share": "own language's share"}
+_TITLES = {"score": "score", "share": "own language's share"}
 _DIALS = {"sparsity": "heads pruned", "retention": "score kept by the search", "difficulty": "difficulty of the texts"}
 
 
@@ -176,6 +176,6 @@ def left_out(table: pd.DataFrame) -> Figure:
         rows = table[table["task"].eq(task) & table["variant"].eq(variant)]
         sns.barplot(rows, x="heads", y="score", hue="trained", ax=ax, **RANGE)
         _chance(ax, rows, across=True)
-        ax.set(title=f"{task}\n{variant}", xlabel="", ylabel="score on the language")
+        ax.set(title=f"{task}\n{variant}", xlabel="", ylabel="score")
         ax.tick_params(axis="x", rotation=30)
     return legend_above(figure)
