@@ -9,8 +9,8 @@ NB ?=
 BIN := .venv/bin
 READY := .venv/.ready
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-# Long notebooks first, and at the same time only such as want different models: else one waits for the other.
-FIRST := $(foreach n,03 07 06 04 05,$(wildcard notebooks/$(n)_*.ipynb))
+# Long notebooks first: at the end, one process would wait for the other.
+FIRST := $(foreach n,03 04 06 07 05,$(wildcard notebooks/$(n)_*.ipynb))
 NOTEBOOKS := $(FIRST) $(filter-out $(FIRST),$(wildcard notebooks/*.ipynb))
 OTHER := XSUB_HOME=$(CURDIR)/runs/other-processor ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2
 
