@@ -30,7 +30,7 @@ redraw: $(READY)  ## draw every figure again from the tables beside it
 	$(BIN)/python -m xsub_utils.drawings figures
 
 test: export HF_HUB_OFFLINE := 1
-test: $(READY)  ## check style, code and notebooks, the notebooks also as on another processor
+test: $(READY)  ## check style, code and notebooks, 02 also as on an older processor
 	@echo "── 1 of 4: style"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
