@@ -38,6 +38,17 @@ def masks_of(study):
     return list(controls.sets_of_heads(study, "nli", 0, PLAN))
 
 
+def test_no_second_search_without_need(study, monkeypatch):
+    searched = []
+    monkeypatch.setattr(
+        controls.states, "subnetworks", lambda *given: searched.append(given[-1]) or pruning.subnetworks(*given)
+    )
+    for wanted, mask_seeds in (((FULL, OWN), [0]), ((FULL, AGAIN), [0, 1])):
+        searched.clear()
+        assert {mask.condition for mask in controls.sets_of_heads(study, "nli", 0, PLAN, None, wanted)} <= {*wanted}
+        assert searched == mask_seeds
+
+
 def test_every_set_of_heads_is_looked_at_where_it_belongs(study):
     found = masks_of(study)
     subnetworks = pruning.subnetworks(study, "nli", 0, 0)

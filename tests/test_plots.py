@@ -1,5 +1,8 @@
 """Figures, tested on the data of their artists and on the bytes of their files; no pixel is compared."""
 
+import io
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -270,6 +273,23 @@ def test_no_folder_no_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plots.save(plots.draw("02_sizes", TABLES["02_sizes"]), "02_sizes", TABLES["02_sizes"], "")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_cell_of_a_sweep_draws_nothing(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "draw", lambda *given: drawn.append(given))
+    plots.show("02_sizes", TABLES["02_sizes"], plots.UNDRAWN)
+    assert not drawn and not Path(plots.UNDRAWN).exists()
+
+
+def test_the_layout_is_made_once():
+    """Labels fit into the figure, and later renderings, at any resolution, move nothing."""
+    figure = plots.draw("03_truth", TABLES["03_truth"])
+    places = [ax.get_position().bounds for ax in figure.axes]
+    figure.savefig(io.BytesIO(), dpi=37)
+    assert [ax.get_position().bounds for ax in figure.axes] == places
+    box, size = figure.get_tightbbox(), figure.get_size_inches()
+    assert (box.min > -0.1).all() and (box.max < size + 0.1).all()
 
 
 def test_unknown_figures_and_empty_tables_are_refused():

@@ -89,12 +89,11 @@ def test_paper_scale_layout_on_a_tiny_xlmr(home):
 @pytest.mark.skipif(not PUD.is_dir(), reason=f"UD PUD is not at {PUD}; set XSUB_UD to its folder")
 def test_subnetworks_on_real_text(home, monkeypatch):
     """What `workflow/config/ud.yaml` runs, with two languages and an encoder that has hardly been pre-trained."""
-    study = {"source": "local", "data": str(PUD), "tasks": ["upos"], "languages": ["en", "fr"], "claims": False} | TINY
+    study = {"source": "local", "data": str(PUD), "languages": ["en", "fr"], "claims": False} | TINY
     texts = [f"{a} {b}" for a, b in zip("abcdefgh", "bcdefgha", strict=True)]
     encoder = pretrain_encoder(texts, home / "tiny", layers=2, heads=4, width=16, vocab_size=200, steps=1)
-    study |= {"encoder": str(encoder), "mask_seeds": [0]}
-    assert run("02_prune.ipynb", home / "02.ipynb", study).count("image/png") == 7
-    assert run("03_similarity.ipynb", home / "03.ipynb", study | {"tasks": ["upos", "mlm"]}).count("image/png") >= 12
+    study |= {"encoder": str(encoder), "mask_seeds": [0], "tasks": ["upos", "mlm"]}
+    assert run("03_similarity.ipynb", home / "03.ipynb", study).count("image/png") >= 12
 
 
 @pytest.mark.skipif(not PUD.is_dir(), reason=f"UD PUD is not at {PUD}; set XSUB_UD to its folder")
@@ -102,6 +101,6 @@ def test_tasks_on_one_treebank_are_split_alike(home):
     """The encoder of study `ud` learns from the training texts of mlm; no held-out sentence may be among them."""
     values = yaml.safe_load((ROOT / "workflow" / "config" / "ud.yaml").read_text())["parameters"]
     sizes = {name: values[name] for name in ("train_size", "score_size", "stop_size", "report_size", "pool")}
-    study = Study(values["languages"], "local", str(PUD), **sizes)
+    study = Study(values["languages"][:3], "local", str(PUD), **sizes)
     splits = [{name: set(rows["id"]) for name, rows in study.task(task).splits.items()} for task in ON_TREEBANKS]
     assert splits[0] == splits[1] == splits[2]

@@ -39,7 +39,7 @@ import os, time
 from pathlib import Path
 
 home = Path(os.environ["XSUB_HOME"])
-run = "{name}/" + ("figures" if figures else "-".join([*tasks, *map(str, seeds)]))
+run = "{name}/" + ("figures" if figures != "-" else "-".join([*tasks, *map(str, seeds)]))
 with open(home / "ran.txt", "a") as ran:
     print(run, os.getpid(), os.environ["OMP_NUM_THREADS"], file=ran)
 while seeds == [1] and (home / "hold").exists():
@@ -140,7 +140,7 @@ def test_each_notebook_runs_per_cell_and_once_more_for_its_figures(repository, h
         assert position[f"02_prune/nli-{seed}"] < position["02_prune/figures"]
 
     receipt = json.loads((home / "runs/tiny/02_prune/nli-1.json").read_text())
-    assert receipt["parameters"] == {**TINY["parameters"], "seeds": [1]}
+    assert receipt["parameters"] == {**TINY["parameters"], "seeds": [1], "figures": "-"}
     assert {"notebook", "package", "seconds"} < receipt.keys()
     drawn = json.loads((home / "runs/tiny/02_prune/figures.json").read_text())
     assert drawn["parameters"] == {**TINY["parameters"], "figures": str(home / "figures" / "tiny")}

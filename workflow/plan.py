@@ -8,6 +8,7 @@ from source import parameter_names
 from study import values_of
 
 FIGURES = "figures"  # the run with the full lists, which draws
+UNDRAWN = {"figures": "-"}  # told to all others
 
 Contents = dict[str, dict[str, list[str]]]  # such as {"02_prune": {"over": ["seeds"], "after": ["01_finetune"]}}
 Cells = dict[str, dict[str, list]]  # such as {"nli-0": {"tasks": ["nli"], "seeds": [0]}}
@@ -23,9 +24,9 @@ class Run(NamedTuple):
 def make_plan(study: dict, contents: Contents, notebooks: Path, figures: Path) -> dict[str, dict[str, Run]]:
     """The runs of a checked study, by notebook and cell.
 
-    A cell such as `nli-0` gives its notebook one value of each parameter that it is split over; the run
-    `figures` gives it the full lists, and the folder to draw into. Where there would be one cell, the run `figures`
-    does its work.
+    A cell such as `nli-0` gives its notebook one value of each parameter that it is split over, and draws nothing;
+    the run `figures` gives it the full lists, and the folder to draw into. Where there would be one cell, the run
+    `figures` does its work.
     """
     name = study["study"]
     values = {notebook: values_of(study, notebook) for notebook in study["notebooks"]}
@@ -37,7 +38,7 @@ def make_plan(study: dict, contents: Contents, notebooks: Path, figures: Path) -
         before = {other: cells[other] for other in contents[notebook]["after"] if other in cells}
         drawn = {notebook: own} if own else before
         plan[notebook] = {
-            **{cell: Run(told | single, receipts(name, before, single)) for cell, single in own.items()},
+            **{cell: Run(told | single | UNDRAWN, receipts(name, before, single)) for cell, single in own.items()},
             FIGURES: Run(told | {"figures": str(figures)}, receipts(name, drawn, {})),
         }
     return plan

@@ -32,6 +32,7 @@ RANGE = {"errorbar": ("pi", 100)}  # lines: from the lowest to the highest of al
 SPREAD = {"errorbar": "sd"}  # points: ± one standard deviation over all seeds
 LEAST_WIDTH = 6.5  # inches; a legend of eight languages needs them
 AS_WRITTEN = {"keep_default_na": False, "na_values": ["nan"]}  # no language is missing because it is called "na"
+UNDRAWN = "-"  # in place of a folder
 DRAWINGS: dict[str, Callable[[pd.DataFrame], Figure]] = {}
 
 
@@ -67,9 +68,13 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     state = np.random.get_state()
     np.random.seed(0)  # seaborn jitters points by numpy's global generator
     try:
-        return DRAWINGS[slug](table)
+        figure = DRAWINGS[slug](table)
     finally:
         np.random.set_state(state)
+    figure.get_layout_engine().execute(figure)
+    figure.draw_without_rendering()  # with the layout a second time, as squares find their place by the first
+    figure.set_layout_engine("none")  # the same in PNG and PDF, and not made for each again
+    return figure
 
 
 def save(figure: Figure, name: str, table: pd.DataFrame, folder: str | Path) -> None:
@@ -79,7 +84,7 @@ def save(figure: Figure, name: str, table: pd.DataFrame, folder: str | Path) -> 
         figure: What `draw(name, table)` gave.
         name: Number of the notebook and a slug, such as "02_survival".
         table: The tidy table that the figure is drawn from.
-        folder: Where to; made if absent. An empty string writes nothing (a cell of a sweep draws no figures).
+        folder: Where to; made if absent. An empty string writes nothing.
     """
     if not str(folder):
         return
@@ -91,7 +96,12 @@ def save(figure: Figure, name: str, table: pd.DataFrame, folder: str | Path) -> 
 
 
 def show(name: str, table: pd.DataFrame, folder: str | Path = "") -> None:
-    """Draw a figure, save it if a folder is given, and display it in the notebook."""
+    """Draw a figure, save it if a folder is given, and display it in the notebook.
+
+    With "-" as folder nothing is drawn: the cells of a sweep compute, and the run that has them all draws.
+    """
+    if folder == UNDRAWN:
+        return
     table = pd.read_csv(io.StringIO(_csv(table)), **AS_WRITTEN)  # so that `redraw` gives the same bytes
     save(draw(name, table), name, table, folder)
     plt.show()
@@ -138,7 +148,10 @@ def heat(matrix: pd.DataFrame, ax: Axes, label: str, **kwargs) -> Axes:
         "linewidths": 0.4,
         "cbar_kws": {"label": label, "shrink": 0.8},
     }
-    return sns.heatmap(matrix, ax=ax, **(options | kwargs))
+    ax.figure.set_visible(False)  # seaborn draws the whole figure each time, to see whether labels overlap
+    sns.heatmap(matrix, ax=ax, **(options | kwargs))
+    ax.figure.set_visible(True)
+    return ax
 
 
 def panels(keys: list, columns: int = 4, width: float = 3.0, height: float = 2.8, **kwargs):

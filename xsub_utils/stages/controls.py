@@ -91,7 +91,7 @@ def _every_set(
 ) -> Iterator[Mask]:
     first, *more = plan.mask_seeds
     languages = tuple(study.languages)
-    again = states.subnetworks(study, task, seed, more[0]) if more else {}
+    again = states.subnetworks(study, task, seed, more[0]) if more and AGAIN in conditions else {}
     yield Mask(FULL, "", None, languages)
     for language, mask in own.items():
         if not mask.any():
