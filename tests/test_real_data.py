@@ -7,6 +7,7 @@ import nbformat
 import pytest
 import yaml
 
+from xsub_utils import plots
 from xsub_utils.data import minibabel
 from xsub_utils.encoders import pretrain_encoder
 from xsub_utils.notebooks import execute
@@ -93,6 +94,7 @@ def test_subnetworks_on_real_text(home, monkeypatch):
     texts = [f"{a} {b}" for a, b in zip("abcdefgh", "bcdefgha", strict=True)]
     encoder = pretrain_encoder(texts, home / "tiny", layers=2, heads=4, width=16, vocab_size=200, steps=1)
     study |= {"encoder": str(encoder), "mask_seeds": [0], "tasks": ["upos", "mlm"]}
+    run("02_prune.ipynb", home / "02.ipynb", study | {"tasks": ["upos"], "figures": plots.UNDRAWN})
     assert run("03_similarity.ipynb", home / "03.ipynb", study).count("image/png") >= 12
 
 
@@ -101,6 +103,6 @@ def test_tasks_on_one_treebank_are_split_alike(home):
     """The encoder of study `ud` learns from the training texts of mlm; no held-out sentence may be among them."""
     values = yaml.safe_load((ROOT / "workflow" / "config" / "ud.yaml").read_text())["parameters"]
     sizes = {name: values[name] for name in ("train_size", "score_size", "stop_size", "report_size", "pool")}
-    study = Study(values["languages"][:3], "local", str(PUD), **sizes)
+    study = Study(values["languages"][1::3], "local", str(PUD), **sizes)
     splits = [{name: set(rows["id"]) for name, rows in study.task(task).splits.items()} for task in ON_TREEBANKS]
     assert splits[0] == splits[1] == splits[2]

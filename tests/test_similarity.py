@@ -756,7 +756,7 @@ def test_stability_needs_a_second_seed(made, study, within):
 def test_no_parallel_sentence_of_real_text_is_trained_on():
     given = yaml.safe_load((ROOT / "workflow" / "config" / "ud.yaml").read_text())["parameters"]
     sizes = {name: given[name] for name in ("train_size", "score_size", "stop_size", "report_size", "pool")}
-    study = Study(given["languages"][:3], source="local", data=str(PUD), **sizes)
+    study = Study(given["languages"][::3], source="local", data=str(PUD), **sizes)
     texts, task = states.parallel(study), study.task("parallel")
     held_out = task.examples("report").set_index(["language", "text"])["id"]
     upos, mlm = study.task("upos"), study.task("mlm").examples("train")

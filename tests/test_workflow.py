@@ -13,6 +13,8 @@ import psutil
 import pytest
 import yaml
 
+from xsub_utils import paths, plots
+
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "workflow" / "config"
 STUDIES = sorted(path.stem for path in CONFIG.glob("*.yaml") if path.stem != "schema")
@@ -39,12 +41,12 @@ import os, time
 from pathlib import Path
 
 home = Path(os.environ["XSUB_HOME"])
-run = "{name}/" + ("figures" if figures != "-" else "-".join([*tasks, *map(str, seeds)]))
+run = "{name}/" + ("figures" if figures != "{undrawn}" else "-".join([*tasks, *map(str, seeds)]))
 with open(home / "ran.txt", "a") as ran:
     print(run, os.getpid(), os.environ["OMP_NUM_THREADS"], file=ran)
 while seeds == [1] and (home / "hold").exists():
     time.sleep(0.05)
-"""
+""".replace("{undrawn}", plots.UNDRAWN)
 
 
 @pytest.fixture
@@ -140,7 +142,7 @@ def test_each_notebook_runs_per_cell_and_once_more_for_its_figures(repository, h
         assert position[f"02_prune/nli-{seed}"] < position["02_prune/figures"]
 
     receipt = json.loads((home / "runs/tiny/02_prune/nli-1.json").read_text())
-    assert receipt["parameters"] == {**TINY["parameters"], "seeds": [1], "figures": "-"}
+    assert receipt["parameters"] == {**TINY["parameters"], "seeds": [1], "figures": plots.UNDRAWN}
     assert {"notebook", "package", "seconds"} < receipt.keys()
     drawn = json.loads((home / "runs/tiny/02_prune/figures.json").read_text())
     assert drawn["parameters"] == {**TINY["parameters"], "figures": str(home / "figures" / "tiny")}
@@ -254,6 +256,14 @@ def test_every_study_suits_the_notebooks(home, study):
     assert not (home / "runs").exists()
 
 
+def test_the_extended_study_goes_on_from_the_default_one():
+    default, extended = (
+        yaml.safe_load((CONFIG / f"{name}.yaml").read_text())["parameters"]
+        for name in (paths.DEFAULT_STUDY, "extended")
+    )
+    assert extended.items() <= default.items(), "models and masks of notebooks 01 and 02 serve both"
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -277,3 +287,4 @@ def test_smoke_sweep(home):
     stems = {Path(name).stem for name in drawn}
     assert drawn == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf", "csv")}
     assert "nothing to do" in sweep(ROOT, study="smoke")[-1]
+    assert not list(home.rglob(plots.UNDRAWN))

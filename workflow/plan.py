@@ -8,7 +8,7 @@ from source import parameter_names
 from study import values_of
 
 FIGURES = "figures"  # the run with the full lists, which draws
-UNDRAWN = {"figures": "-"}  # told to all others
+UNDRAWN = "-"  # what the others get in place of a folder: `plots.UNDRAWN`, which takes seconds to import
 
 Contents = dict[str, dict[str, list[str]]]  # such as {"02_prune": {"over": ["seeds"], "after": ["01_finetune"]}}
 Cells = dict[str, dict[str, list]]  # such as {"nli-0": {"tasks": ["nli"], "seeds": [0]}}
@@ -38,7 +38,10 @@ def make_plan(study: dict, contents: Contents, notebooks: Path, figures: Path) -
         before = {other: cells[other] for other in contents[notebook]["after"] if other in cells}
         drawn = {notebook: own} if own else before
         plan[notebook] = {
-            **{cell: Run(told | single | UNDRAWN, receipts(name, before, single)) for cell, single in own.items()},
+            **{
+                cell: Run(told | single | {"figures": UNDRAWN}, receipts(name, before, single))
+                for cell, single in own.items()
+            },
             FIGURES: Run(told | {"figures": str(figures)}, receipts(name, drawn, {})),
         }
     return plan

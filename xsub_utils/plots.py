@@ -32,7 +32,7 @@ RANGE = {"errorbar": ("pi", 100)}  # lines: from the lowest to the highest of al
 SPREAD = {"errorbar": "sd"}  # points: ± one standard deviation over all seeds
 LEAST_WIDTH = 6.5  # inches; a legend of eight languages needs them
 AS_WRITTEN = {"keep_default_na": False, "na_values": ["nan"]}  # no language is missing because it is called "na"
-UNDRAWN = "-"  # in place of a folder
+UNDRAWN = "-"  # in place of a folder of figures: draw none
 DRAWINGS: dict[str, Callable[[pd.DataFrame], Figure]] = {}
 
 
@@ -71,9 +71,17 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
         figure = DRAWINGS[slug](table)
     finally:
         np.random.set_state(state)
-    figure.get_layout_engine().execute(figure)
-    figure.draw_without_rendering()  # with the layout a second time, as squares find their place by the first
-    figure.set_layout_engine("none")  # the same in PNG and PDF, and not made for each again
+    return _laid_out(figure)
+
+
+def _laid_out(figure: Figure) -> Figure:
+    """The figure with its layout made once, as for a PNG: the same in all files, and not made for each again."""
+    shown = figure.dpi
+    figure.set_dpi(mpl.rcParams["savefig.dpi"])  # the width of text depends on it a little
+    for _ in range(2):  # squares find their place by the first layout
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    figure.set_dpi(shown)
     return figure
 
 
@@ -100,7 +108,7 @@ def show(name: str, table: pd.DataFrame, folder: str | Path = "") -> None:
 
     With "-" as folder nothing is drawn: the cells of a sweep compute, and the run that has them all draws.
     """
-    if folder == UNDRAWN:
+    if str(folder) == UNDRAWN:
         return
     table = pd.read_csv(io.StringIO(_csv(table)), **AS_WRITTEN)  # so that `redraw` gives the same bytes
     save(draw(name, table), name, table, folder)
@@ -149,9 +157,10 @@ def heat(matrix: pd.DataFrame, ax: Axes, label: str, **kwargs) -> Axes:
         "cbar_kws": {"label": label, "shrink": 0.8},
     }
     ax.figure.set_visible(False)  # seaborn draws the whole figure each time, to see whether labels overlap
-    sns.heatmap(matrix, ax=ax, **(options | kwargs))
-    ax.figure.set_visible(True)
-    return ax
+    try:
+        return sns.heatmap(matrix, ax=ax, **(options | kwargs))
+    finally:
+        ax.figure.set_visible(True)
 
 
 def panels(keys: list, columns: int = 4, width: float = 3.0, height: float = 2.8, **kwargs):

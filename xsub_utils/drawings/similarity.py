@@ -235,6 +235,8 @@ def stability(table: pd.DataFrame) -> Figure:
     ax.plot(table["chance"], heights, label="chance", **CHANCE)
     ax.plot(table["ceiling"], heights, label="ceiling", **CEILING)
     names = [f"{measure}, {seed}" for measure, seed in zip(table["measure"], table["seed"], strict=True)]
-    ax.set(xlim=(min(0, *ax.get_xlim()), 1.03), yticks=heights, yticklabels=names, ylim=(len(table) - 0.5, -0.5))
+    largest = max(1, table[["mean", "high", "ceiling"]].max(axis=None))
+    low = min(0, *ax.get_xlim())
+    ax.set(xlim=(low, largest + 0.03), yticks=heights, yticklabels=names, ylim=(len(table) - 0.5, -0.5))
     ax.set_xlabel("value of the measure")
     return legend_above(figure)

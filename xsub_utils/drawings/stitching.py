@@ -81,7 +81,8 @@ def pairs(table: pd.DataFrame) -> Figure:
     """Pairs of tasks by level: level, a, b, value column; the published form of the matrix."""
     value = table.columns[-1]
     named = table.assign(pair=table["a"] + " → " + table["b"])
-    figure, [(_, ax)] = panels(["all"], width=4.4, height=0.24 * named["pair"].nunique() + 0.9)
+    height = max(0.24 * named["pair"].nunique() + 0.9, 2.4)  # room for the label of the colours
+    figure, [(_, ax)] = panels(["all"], width=4.4, height=height)
     heat(
         square(named, "pair", "level", value),
         ax,

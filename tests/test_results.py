@@ -1,0 +1,72 @@
+"""What the README and the takeaways of notebooks 05 to 07 say, in the committed tables of the extended study."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from xsub_utils.plots import AS_WRITTEN
+from xsub_utils.stages import sparse, ticket_tables, tickets
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def table(name):
+    return pd.read_csv(ROOT / "figures" / "extended" / f"{name}.csv", **AS_WRITTEN)
+
+
+def quoted(value, digits=3):
+    """As the texts write it: ".963", "−.010"."""
+    return f"{value:.{digits}f}".replace("0.", ".", 1).replace("-", "−")
+
+
+def test_what_sparse_fine_tuning_costs():
+    scores = table("06_variants").groupby(["variant", "heads", "task"])["score"].mean()
+    for variant in (sparse.OTHER, sparse.SAME, sparse.SAME_RANDOM, sparse.RANDOM):
+        numbers = ", ".join(quoted(scores[variant, sparse.TRAINED, task]) for task in ("nli", "reviews"))
+        assert f"({numbers})" in README, variant
+    own = scores[sparse.OWN, sparse.TRAINED]
+    assert (own - scores[sparse.OTHER, sparse.TRAINED]).abs().max() < 0.03, "whose subnetwork it is matters little"
+    assert (scores[sparse.SAME, sparse.TRAINED] > scores[sparse.SAME_RANDOM, sparse.TRAINED] + 0.05).all()
+
+
+def test_that_models_are_not_modular():
+    differences = table("06_differences").query("task == 'all'").set_index("what")
+    both = differences[differences.index.str.startswith(("(a)", "(b)"))]
+    assert len(both) >= 2 and (both["low"] < 0).all()
+    rise = differences.loc["all heads: sparse − one language a batch"]
+    assert rise["low"] > 0 and f"{100 * rise['mean']:.1f} points ({100 * rise['low']:.1f} to" in README
+    own = differences.loc["(a) sparse: own heads − another language's"]
+    assert f"{100 * own['mean']:.1f} points more than through another's" in README
+
+
+def test_what_subnetworks_rely_on():
+    contrasts = table("05_contrasts").query("sign == 'positive'").set_index(["task", "condition"])
+    other = contrasts.loc["all", "another language's"]
+    assert other["low"] < 0 < other["high"]
+    text = f"{quoted(other['mean'])} ({quoted(other['low'])} to {quoted(other['high'])})"
+    assert f"Own minus another's is {text}" in README
+
+
+def test_where_tickets_depart():
+    above = table("07_ticket_departures").groupby(["differs", "task"])["above"].mean()
+    numbers = " | ".join(quoted(above["another seed", task], 2) for task in ("nli", "ner", "mlm"))
+    assert f"one language, two seeds | {numbers} |" in README
+    apart = above["another language and seed"] - above["another task"]
+    assert (apart > 0.02).all()
+
+
+def test_what_tickets_of_others_cost():
+    half = table("07_ticket_relatives").query("sparsity == 0.5")
+    change = half.groupby(["whose", "task"])["relative"].mean().mul(100).round().astype(int)
+    own = change["own" + ticket_tables.AGAIN]
+    assert " | ".join(f"{own[task]:+d}".replace("-", "−") for task in ("nli", "ner", "mlm")) in README
+    by = table("07_ticket_relatives").groupby(["task", "whose"])["relative"].mean().unstack()
+    again = by[[one + ticket_tables.AGAIN for one in ("own", "family", "another family")]]
+    assert (again.diff(axis=1).iloc[:, 1:] < 0).all(axis=None)
+
+
+def test_that_half_of_the_weights_can_go():
+    change = table("07_ticket_kinds").groupby("kind")["relative"].mean()
+    assert change[[tickets.LONGER, tickets.TICKET, tickets.ONE_SHOT]].is_monotonic_decreasing
+    assert change[tickets.TICKET] > change[tickets.RANDOM] + 0.05
