@@ -103,7 +103,8 @@ def tasks(table: pd.DataFrame) -> Figure:
 @drawing("survivors")
 def survivors(table: pd.DataFrame) -> Figure:
     """Heads that every search keeps: task, language, kept, expected (by chance)."""
-    figure, [(_, ax)] = panels(["all"], width=6.6, height=0.42 * table["task"].nunique() + 1)
+    height = max(0.42 * table["task"].nunique() + 1, 2.6)  # room for the label of the colours
+    figure, [(_, ax)] = panels(["all"], width=6.6, height=height)
     text = table.assign(
         text=[f"{kept} ({chance:.1f})" for kept, chance in zip(table["kept"], table["expected"], strict=True)]
     )
