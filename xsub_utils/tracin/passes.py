@@ -64,11 +64,8 @@ def prepared(
 class Checkpoint:
     """Gradients of one prepared model, in the forms that cost least, and their inner products."""
 
-    def __init__(self, model: nn.Module, options: Options, probe: Batch, trained: Set[str], careful: bool):
-        """`probe` is the longest test batch; `careful` checks the gradients of its first examples against autograd.
-
-        `trained` are the parameters that were not frozen when the model was given.
-        """
+    def __init__(self, model: nn.Module, options: Options, trained: Set[str], written: Set[str] = frozenset()):
+        """`trained` are the parameters that were not frozen when the model was given, `written` from `choose_forms`."""
         self.options = options
         chosen = {
             name: group for name, group in chosen_parameters(model, options.parameters).items() if name in trained
@@ -78,22 +75,31 @@ class Checkpoint:
         named = {id(value): name for name, value in model.named_parameters() if name in chosen}
         self.capture = Capture(model, named)
         self.buffer: Tensor | None = None
-        self.written: set[str] = set()
-        if careful:
-            verify(self.capture, sliced(probe, 0, 4), options.loss)
-        self._choose_forms(longest_example(probe))
+        self.written = written
 
-    def _choose_forms(self, example: Batch) -> None:
-        """Which matrices are written out, and how many bytes a test example then takes."""
-        self.bytes = 0
+    def choose_forms(self, test: Batch, train: Batch) -> tuple[int, int]:
+        """Decides which matrices are written out, by the longest test batch and the largest training batch.
 
-        def look(name: str, part: Part) -> None:
-            if isinstance(part, Outer) and self._is_written(name, part):
-                self.written.add(name)
-            self.bytes += self._formed(name, part).size
+        The gradients of the first test examples are checked against autograd.
 
+        Returns:
+            Bytes of the gradients of a test example; and about what the backward pass of the training batch takes
+            beside the model, with its largest matrix written out.
+        """
+        verify(self.capture, sliced(test, 0, 4), self.options.loss)
+        tested, trained = self._of(longest_example(test)), self._of(longest_example(train))
+        outer = {name: part for name, part in tested.items() if isinstance(part, Outer)}
+        self.written = {name for name, part in outer.items() if self._is_written(name, part)}
+        kept = sum(self._formed(name, part).size for name, part in tested.items())
+        matrices = [trained[name] for name in self.written & trained.keys()]
+        sizes = [part.rows.shape[2] * part.columns.shape[2] * part.rows.element_size() for part in matrices]
+        return kept, length(train) * (3 * sum(part.size for part in trained.values()) + max(sizes, default=0))
+
+    def _of(self, example: Batch) -> dict[str, Part]:
+        found: dict[str, Part] = {}
         with self.capture.hooked():
-            self.capture.gradients(example, self.options.loss, look)
+            self.capture.gradients(example, self.options.loss, found.__setitem__)
+        return found
 
     def _is_written(self, name: str, part: Outer) -> bool:
         options = self.options
@@ -145,19 +151,6 @@ class Checkpoint:
         with self.capture.hooked():
             self.capture.gradients(batch, self.options.loss, multiply)
         return divided(block, squares.sqrt()[:, None] * norms) if self.options.normalize else block
-
-    def train_bytes(self, batch: Batch) -> int:
-        """About what the backward pass of a batch takes beside the model, with its largest matrix written out."""
-        sizes, largest = [], [0]
-
-        def look(name: str, part: Part) -> None:
-            sizes.append(part.size)
-            if name in self.written:
-                largest[0] = max(largest[0], part.rows.shape[2] * part.columns.shape[2] * part.rows.element_size())
-
-        with self.capture.hooked():
-            self.capture.gradients(longest_example(batch), self.options.loss, look)
-        return length(batch) * (3 * sum(sizes) + largest[0])
 
 
 def divided(values: Tensor, norms: Tensor) -> Tensor:

@@ -159,26 +159,25 @@ class _Run:
 
     def over(self, train: Sequence[Batch]) -> tuple[Float[Tensor, "checkpoints groups test train"], tuple[str, ...]]:
         """Scores of these training examples, and the names of the groups."""
-        found, shapes, groups = [], None, ()
+        found, shapes, groups, written, fits = [], None, (), frozenset(), 0
         for number, given in enumerate(self.checkpoints):
             model = given if isinstance(given, nn.Module) else _loaded(Path(given))
             shapes = _same_shapes(number, model, shapes)
             test, train = (_on_device(side, model) for side in (self.test, train))
-            trained = {name for name, value in model.named_parameters() if value.requires_grad}
-            trained = trained or set(shapes)
+            trained = {name for name, value in model.named_parameters() if value.requires_grad} or set(shapes)
             with prepared(model, self.gates, self.options.weight_masks, self.part) as ready:
-                longest = max(test, key=lambda batch: sum(values[0].numel() for values in batch.values()))
-                at = Checkpoint(ready, self.options, longest, trained, careful=number == 0)
+                at = Checkpoint(ready, self.options, trained, written)
+                if not number:  # the others have the same shapes
+                    fits, written = self._fitting(at, train, test), at.written
                 pieces = Pieces(self.options, model, [self.gates, self.part, self.test, train, shapes])
                 label = f"checkpoint {number + 1} of {len(self.checkpoints)}"
-                found.append(self._at(at, train, test, pieces, label))
+                found.append(self._at(at, train, test, pieces, fits, label))
             groups = at.groups
         return torch.stack(found), groups
 
-    def _at(self, at: Checkpoint, train: Sequence[Batch], test: Sequence[Batch], pieces: Pieces, label: str) -> Tensor:
-        """(groups, test, train) at one checkpoint."""
+    def _at(self, at: Checkpoint, train: Sequence, test: Sequence, pieces: Pieces, fits: int, label: str) -> Tensor:
+        """(groups, test, train) of these batches at one checkpoint, so many test examples in a turn as fit."""
         count = sum(map(length, test))
-        fits = self._chunk(at, train)
         chunk = count if self.options.test_groups else fits
         starts = range(0, count, chunk)
         bar = tqdm(total=len(starts) * len(train), desc=f"influence, {label}", unit="batch", delay=5, leave=False,
@@ -198,17 +197,18 @@ class _Run:
                 columns.append(torch.cat(rows, 1))
         return torch.cat(columns, 2).transpose(1, 2)
 
-    def _chunk(self, at: Checkpoint, train: Sequence[Batch]) -> int:
+    def _fitting(self, at: Checkpoint, train: Sequence[Batch], test: Sequence[Batch]) -> int:
         """Test examples whose gradients fit into memory beside a training batch."""
-        longest = max(train, key=lambda batch: sum(values.numel() for values in batch.values()))
-        needed = at.train_bytes(longest)
-        if needed + at.bytes > self.options.memory:
+        longest = max(test, key=lambda batch: sum(values[0].numel() for values in batch.values()))
+        largest = max(train, key=lambda batch: sum(values.numel() for values in batch.values()))
+        each, needed = at.choose_forms(longest, largest)
+        if needed + each > self.options.memory:
             raise ValueError(
-                f"memory={self.options.memory:.3g}: a batch of {length(longest)} training examples takes about "
-                f"{needed / 1e6:.0f} MB and a test example {at.bytes / 1e6:.1f} MB; give at least "
-                f"{needed + at.bytes:.3g} bytes, smaller batches, dtype=torch.bfloat16, or a projection"
+                f"memory={self.options.memory:.3g}: a batch of {length(largest)} training examples takes about "
+                f"{needed / 1e6:.0f} MB and a test example {each / 1e6:.1f} MB; give at least {needed + each:.3g} "
+                "bytes, smaller batches, dtype=torch.bfloat16, or a projection"
             )
-        return int((self.options.memory - needed) // at.bytes)
+        return int((self.options.memory - needed) // each)
 
     def _test_side(
         self, at: Checkpoint, test: Sequence[Batch], turn: slice, fits: int
