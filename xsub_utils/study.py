@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from xsub_utils import batches, encoders, finetune, settings, store
 from xsub_utils.data import Task, load_task
 from xsub_utils.data.sources import local_files
-from xsub_utils.evaluate import chance_level
+from xsub_utils.evaluate import chance_level, evaluate
 from xsub_utils.files import sha256
 
 EVALUATION_BATCH = 100  # examples
@@ -92,6 +92,10 @@ class Study:
         """Score of the best constant answer on the report split, mean over the languages."""
         task, splits = self.task(name), (self.batches(name, "report", language) for language in self.languages)
         return float(np.mean([chance_level([batch["labels"] for batch in some], task.metric) for some in splits]))
+
+    def score(self, name: str, model: nn.Module, language: str, gates: Tensor | None = None) -> float:
+        """Score of a model, whole or through some heads, on the report split of a language."""
+        return evaluate(model, self.batches(name, "report", language), self.task(name).metric, gates)
 
     def course(self, name: str) -> settings.Settings:
         """How models of a task are trained."""

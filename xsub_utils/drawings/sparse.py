@@ -43,6 +43,7 @@ def by_language(table: pd.DataFrame) -> Figure:
 
 
 @drawing("own_shares")
+@drawing("each_shares")  # of examples that run each through heads of its own language
 def own_shares(table: pd.DataFrame) -> Figure:
     """Share of the own language: task, variant, condition, mean, low, high, chance; a row for each set of heads."""
     order = in_order(table["variant"])
@@ -65,13 +66,8 @@ def own_shares(table: pd.DataFrame) -> Figure:
     return legend_above(figure, columns=3)
 
 
-@drawing("each_shares")
-def each_shares(table: pd.DataFrame) -> Figure:
-    """The same of examples that run each through heads of its own language."""
-    return own_shares(table)
-
-
 @drawing("differences")
+@drawing("each_differences")  # likewise
 def differences(table: pd.DataFrame) -> Figure:
     """What differs by how much, within a model seed and language: task, what, mean, low, high."""
     names, tasks = in_order(table["what"]), in_order(table["task"])
@@ -85,12 +81,6 @@ def differences(table: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     return figure
-
-
-@drawing("each_differences")
-def each_differences(table: pd.DataFrame) -> Figure:
-    """The same of examples that run each through heads of its own language."""
-    return differences(table)
 
 
 @drawing("dynamics")

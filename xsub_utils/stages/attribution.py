@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from xsub_utils import store, tracin
-from xsub_utils.evaluate import evaluate
 from xsub_utils.finetune import checkpoints, load_finetuned
 from xsub_utils.stages import states
 from xsub_utils.stages.controls import ALL, CONDITIONS, FULL, MATCHED, OTHER, OWN, Plan, sets_of_heads
@@ -89,7 +88,7 @@ def accuracies(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
     def compute() -> pd.DataFrame:
         model = load_model(folder)
         rows = [
-            (mask.condition, mask.whose, mask.kept, language, _score(study, task, model, mask.gates, language))
+            (mask.condition, mask.whose, mask.kept, language, study.score(task, model, language, mask.gates))
             for mask in wanted
             for language in mask.languages
         ]
@@ -100,10 +99,6 @@ def accuracies(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
     table = stored_table("attributed-accuracy", key, compute).assign(task=task, seed=seed)
     others = (table["condition"] == OWN) & (table["language"] != table["whose"])
     return table.assign(condition=table["condition"].mask(others, OTHER))
-
-
-def _score(study: Study, task: str, model, gates: Tensor | None, language: str) -> float:
-    return evaluate(model, study.batches(task, "report", language), study.task(task).metric, gates)
 
 
 def by_group(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
@@ -119,7 +114,7 @@ def by_group(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
         found = _influence(study, task, folder, None, test, train, by_group=True)
         scores = {"all": found.scores, **found.by_group}
         parts = [
-            long_shares(test, tracin.top_shares(one, train["language"].tolist(), plan.top)).assign(group=group)
+            long_shares(test, [tracin.top_shares(one, train["language"].tolist(), plan.top)]).assign(group=group)
             for group, one in scores.items()
         ]
         return pd.concat(parts, ignore_index=True)
@@ -275,13 +270,12 @@ def _examples(study: Study, task: str, seed: int, plan: Plan) -> tuple[pd.DataFr
 
 
 def ranked(found: Attributed, views: Mapping[int, Tensor], top: int) -> pd.DataFrame:
-    """Shares of the training languages by the scores of each view: language, id, epoch, sign, train, share."""
-    origins, rows = found.train["language"].tolist(), []
-    for epoch, scores in views.items():
-        for sign, lowest in (("positive", False), ("negative", True)):
-            table = long_shares(found.test, tracin.top_shares(scores, origins, top, lowest))
-            rows.append(table.assign(epoch=epoch, sign=sign))
-    return pd.concat(rows, ignore_index=True)
+    """Shares of the training languages by the scores of each view: language, id, train, share, epoch, sign."""
+    origins = found.train["language"].tolist()
+    kinds = [(epoch, sign) for epoch in views for sign in ("positive", "negative")]
+    tables = [tracin.top_shares(views[epoch], origins, top, sign == "negative") for epoch, sign in kinds]
+    epochs, signs = (np.repeat(column, len(found.test) * tables[0].shape[1]) for column in zip(*kinds, strict=True))
+    return long_shares(found.test, tables).assign(epoch=epochs, sign=signs)
 
 
 def learning_rates(folder: Path) -> Tensor:
@@ -291,8 +285,14 @@ def learning_rates(folder: Path) -> Tensor:
     return torch.tensor((means / means.max()).to_numpy(), dtype=torch.float32)
 
 
-def long_shares(test: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """A table of `top_shares` with one row for each test example and training language."""
-    wide = test[["language", "id"]].reset_index(drop=True).join(table.add_prefix("→"))
-    found = wide.melt(["language", "id"], var_name="train", value_name="share")
-    return found.assign(train=found["train"].str.removeprefix("→"))
+def long_shares(test: pd.DataFrame, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of `top_shares`, one after the other, with a row for each training language and test example."""
+    origins, times = tables[0].columns.to_numpy(), len(tables) * tables[0].shape[1]
+    return pd.DataFrame(
+        {
+            "language": np.tile(test["language"].to_numpy(), times),
+            "id": np.tile(test["id"].to_numpy(), times),
+            "train": np.tile(np.repeat(origins, len(test)), len(tables)),
+            "share": np.concatenate([table.to_numpy().ravel(order="F") for table in tables]),
+        }
+    )

@@ -4,7 +4,7 @@ from math import nan
 
 import pandas as pd
 
-from xsub_utils import baselines, evaluate
+from xsub_utils import baselines
 from xsub_utils.data import languages as truth
 from xsub_utils.evaluate import chance_level
 from xsub_utils.statistics import mantel
@@ -27,10 +27,7 @@ def _scores(study: Study, task: str, seed: int, trained_on: tuple[str, ...]) -> 
 
     def compute() -> pd.DataFrame:
         model = load_model(folder)
-        found = {
-            language: evaluate.evaluate(model, study.batches(task, "report", language), metric)
-            for language in study.languages
-        }
+        found = {language: study.score(task, model, language) for language in study.languages}
         return pd.DataFrame(found.items(), columns=["language", "score"])
 
     key = {"model": folder.name, "task": study.task(task).identity}

@@ -96,7 +96,7 @@ def imbalances(
             counts = {code: size if code != changed else round(factor * size) for code in study.languages}
             rows = _pool(study, task, counts)
             scores = _scores(study, task, _trained(study, task, seed, rows), rows, test, together=False)
-            table = long_shares(test, tracin.top_shares(scores, rows["language"].tolist(), top))
+            table = long_shares(test, [tracin.top_shares(scores, rows["language"].tolist(), top)])
             part = table["train"].map(rows["language"].value_counts(normalize=True))
             tables.append(table.assign(changed=changed, factor=float(factor), chance=part))
     return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed)

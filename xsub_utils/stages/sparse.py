@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xsub_utils import masks, sft, store, weight_masks
-from xsub_utils.evaluate import evaluate
 from xsub_utils.names import one_of
 from xsub_utils.stages import pruning
 from xsub_utils.study import Study, encoder_identity, load_model, stored_table
@@ -197,7 +196,7 @@ def scored(study: Study, task: str, model: Path, views: Mapping[str, Mapping[str
     def compute() -> pd.DataFrame:
         loaded = load_model(model)
         rows = [
-            (name, code, evaluate(loaded, study.batches(task, "report", code), data.metric, mask))
+            (name, code, study.score(task, loaded, code, mask))
             for name, view in views.items()
             for code, mask in view.items()
         ]
@@ -260,11 +259,11 @@ def _summed(study: Study, task: str, seed: int, pair: tuple[str, str]) -> pd.Dat
             for way, some in ways.items():
                 with sft.apply_delta(start, *some) as model:
                     rows += [
-                        (f"{kind} changes, {_way(way, code, pair)}", code, _score(study, task, model, code))
+                        (f"{kind} changes, {_way(way, code, pair)}", code, study.score(task, model, code))
                         for code in pair
                     ]
             with sft.apply_delta(start, *deltas, scale=0.5) as model:
-                rows += [(f"{kind} changes, mean", code, _score(study, task, model, code)) for code in pair]
+                rows += [(f"{kind} changes, mean", code, study.score(task, model, code)) for code in pair]
         return pd.DataFrame(rows, columns=["heads", "language", "score"])
 
     key = {"models": {kind: [one.name for one in some] for kind, some in models.items()}, "pair": list(pair)}
@@ -276,7 +275,3 @@ def _way(way: str, code: str, pair: tuple[str, str]) -> str:
     if way == "sum":
         return way
     return "own" if (way == "alone") == (code == pair[0]) else "the other's"
-
-
-def _score(study: Study, task: str, model: nn.Module, code: str) -> float:
-    return evaluate(model, study.batches(task, "report", code), study.task(task).metric)

@@ -16,7 +16,6 @@ from torch import nn
 
 from xsub_utils import masks, store, tickets
 from xsub_utils.data import Task
-from xsub_utils.evaluate import evaluate
 from xsub_utils.finetune import checkpoints, finetune, load_finetuned
 from xsub_utils.settings import Settings
 from xsub_utils.study import Study, encoder_identity, on_device
@@ -116,7 +115,7 @@ def found(study: Study, task: str, seed: int, language: str, plan: Plan) -> Foun
         for ticket in tickets.find_tickets(data, encoder, seed, runs, sparsities=plan.sparsities, **of):
             masks.save_masks(out / _file(ticket.sparsity), ticket.mask, {})
             model = loaded(ticket.folder)
-            rows += [(ticket.sparsity, code, _score(study, task, model, code)) for code in scored]
+            rows += [(ticket.sparsity, code, study.score(task, model, code)) for code in scored]
             if ticket.sparsity in (0, plan.main):
                 _copy(ticket.folder, out / ticket.folder.name)
         pd.DataFrame(rows, columns=["sparsity", "language", "score"]).to_parquet(out / "scores.parquet", index=False)
@@ -165,7 +164,7 @@ def _trained(study: Study, task: str, seed: int, language: str, chosen: Settings
 
     def build(out: Path) -> None:
         run = train(data, out / "run", languages=language, settings=chosen, progress=False)
-        score = _score(study, task, loaded(run), language)
+        score = study.score(task, loaded(run), language)
         pd.DataFrame({"score": [score]}).to_parquet(out / "score.parquet", index=False)
         _remove(run)
 
@@ -268,10 +267,6 @@ def start_weights(study: Study, task: str, seed: int) -> dict[str, torch.Tensor]
 def loaded(folder: Path) -> nn.Module:
     """The model in a folder, on the GPU if there is one; unlike those of `load_model` it is not kept."""
     return on_device(load_finetuned(folder))
-
-
-def _score(study: Study, task: str, model: nn.Module, language: str) -> float:
-    return evaluate(model, study.batches(task, "report", language), study.task(task).metric)
 
 
 def _copy(run: Path, to: Path) -> None:
