@@ -27,6 +27,7 @@ from test_tracin import (
     new_model,
     points,
     quiet_influence,
+    random_weight_masks,
 )
 from torch import nn
 from transformers import AutoConfig
@@ -481,6 +482,14 @@ def other_loss(logits, labels):
     return 2 * example_loss(logits, labels).square()
 
 
+def frozen(model, pattern):
+    """The model with these parameters frozen."""
+    for name, parameter in model.named_parameters():
+        if re.search(pattern, name):
+            parameter.requires_grad_(False)
+    return model
+
+
 KEEP = {"dense.weight": torch.ones(3, 5).bool().tril()}
 CHANGES = {
     "train": {"train": points((4, 3), seed=5)},
@@ -497,6 +506,7 @@ CHANGES = {
     "seed": {"projection": 2, "seed": 1},
     "size": {"projection": 1},
     "loss": {"loss": other_loss},
+    "frozen": {"checkpoints": [frozen(Affine(), "weight")]},
 }
 
 
@@ -509,6 +519,21 @@ def test_nothing_is_taken_from_another_run(change, tmp_path):
     found = quiet_influence(**base | CHANGES[change], out=tmp_path).scores
     assert torch.equal(found, right)
     assert change == "projection" or not any(one.shape == right.shape and torch.equal(one, right) for one in scores)
+
+
+@pytest.mark.parametrize("kind", ["plain", "weight masks", "groups", "projection"])
+def test_each_checkpoint_has_the_forms_and_the_room_that_its_own_gradients_need(kind):
+    first, second, data = frozen(new_model(seed=1), "encoder"), new_model(seed=2), make_batches()
+    first.classifier.out_proj.weight.data.zero_()  # no gradient gets beyond it
+    options = {
+        "plain": {},
+        "weight masks": {"weight_masks": random_weight_masks(second, "query|dense")},
+        "groups": {"test_groups": [0, 1, 0, 1, 0, 1, 0]},
+        "projection": {"projection": 8},
+    }[kind]
+    together = quiet_influence([first, second], data, data, **options).by_checkpoint
+    alone = [quiet_influence([model], data, data, **options).scores for model in (first, second)]
+    assert all(map(torch.equal, together, alone))
 
 
 def test_nothing_is_taken_from_other_gates(tmp_path):

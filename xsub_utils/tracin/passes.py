@@ -64,8 +64,8 @@ def prepared(
 class Checkpoint:
     """Gradients of one prepared model, in the forms that cost least, and their inner products."""
 
-    def __init__(self, model: nn.Module, options: Options, trained: Set[str], written: Set[str] = frozenset()):
-        """`trained` are the parameters that were not frozen when the model was given, `written` from `choose_forms`."""
+    def __init__(self, model: nn.Module, options: Options, trained: Set[str]):
+        """`trained` are the parameters that were not frozen when the model was given."""
         self.options = options
         chosen = {
             name: group for name, group in chosen_parameters(model, options.parameters).items() if name in trained
@@ -75,18 +75,15 @@ class Checkpoint:
         named = {id(value): name for name, value in model.named_parameters() if name in chosen}
         self.capture = Capture(model, named)
         self.buffer: Tensor | None = None
-        self.written = written
+        self.written: Set[str] = frozenset()
 
     def choose_forms(self, test: Batch, train: Batch) -> tuple[int, int]:
         """Decides which matrices are written out, by the longest test batch and the largest training batch.
-
-        The gradients of the first test examples are checked against autograd.
 
         Returns:
             Bytes of the gradients of a test example; and about what the backward pass of the training batch takes
             beside the model, with its largest matrix written out.
         """
-        verify(self.capture, sliced(test, 0, 4), self.options.loss)
         tested, trained = self._of(longest_example(test)), self._of(longest_example(train))
         outer = {name: part for name, part in tested.items() if isinstance(part, Outer)}
         self.written = {name for name, part in outer.items() if self._is_written(name, part)}
@@ -94,6 +91,10 @@ class Checkpoint:
         matrices = [trained[name] for name in self.written & trained.keys()]
         sizes = [part.rows.shape[2] * part.columns.shape[2] * part.rows.element_size() for part in matrices]
         return kept, length(train) * (3 * sum(part.size for part in trained.values()) + max(sizes, default=0))
+
+    def verify(self, test: Batch) -> None:
+        """Checks the gradients of the first examples of a batch against autograd."""
+        verify(self.capture, sliced(test, 0, 4), self.options.loss)
 
     def _of(self, example: Batch) -> dict[str, Part]:
         found: dict[str, Part] = {}

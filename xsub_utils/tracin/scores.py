@@ -159,17 +159,19 @@ class _Run:
 
     def over(self, train: Sequence[Batch]) -> tuple[Float[Tensor, "checkpoints groups test train"], tuple[str, ...]]:
         """Scores of these training examples, and the names of the groups."""
-        found, shapes, groups, written, fits = [], None, (), frozenset(), 0
+        found, shapes, groups = [], None, ()
         for number, given in enumerate(self.checkpoints):
             model = given if isinstance(given, nn.Module) else _loaded(Path(given))
             shapes = _same_shapes(number, model, shapes)
             test, train = (_on_device(side, model) for side in (self.test, train))
             trained = {name for name, value in model.named_parameters() if value.requires_grad} or set(shapes)
             with prepared(model, self.gates, self.options.weight_masks, self.part) as ready:
-                at = Checkpoint(ready, self.options, trained, written)
-                if not number:  # the others have the same shapes
-                    fits, written = self._fitting(at, train, test), at.written
-                pieces = Pieces(self.options, model, [self.gates, self.part, self.test, train, shapes])
+                at = Checkpoint(ready, self.options, trained)
+                longest = max(test, key=lambda batch: sum(values[0].numel() for values in batch.values()))
+                if not number:
+                    at.verify(longest)
+                fits = self._fitting(at, train, longest)
+                pieces = Pieces(self.options, model, [self.gates, self.part, self.test, train, shapes, sorted(trained)])
                 label = f"checkpoint {number + 1} of {len(self.checkpoints)}"
                 found.append(self._at(at, train, test, pieces, fits, label))
             groups = at.groups
@@ -197,9 +199,8 @@ class _Run:
                 columns.append(torch.cat(rows, 1))
         return torch.cat(columns, 2).transpose(1, 2)
 
-    def _fitting(self, at: Checkpoint, train: Sequence[Batch], test: Sequence[Batch]) -> int:
+    def _fitting(self, at: Checkpoint, train: Sequence[Batch], longest: Batch) -> int:
         """Test examples whose gradients fit into memory beside a training batch."""
-        longest = max(test, key=lambda batch: sum(values[0].numel() for values in batch.values()))
         largest = max(train, key=lambda batch: sum(values.numel() for values in batch.values()))
         each, needed = at.choose_forms(longest, largest)
         if needed + each > self.options.memory:
