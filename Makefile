@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE  # or each of a hundred processes would compile
 help:  ## list the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-figures: $(READY)  ## run a study and draw its figures: STUDY=minibabel DATA=folder PROFILE=default
+figures: $(READY)  ## run a study and draw its figures: STUDY=minibabel (default), extended, or ud with DATA=folder; PROFILE=slurm
 	$(BIN)/snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/$(PROFILE) \
 	  --config study=$(STUDY) $(if $(DATA),data=$(DATA))
 
@@ -31,7 +31,7 @@ redraw: $(READY)  ## draw every figure again from the tables beside it
 	$(BIN)/python -m xsub_utils.drawings figures
 
 test native older: export HF_HUB_OFFLINE := 1
-test: $(READY)  ## check style, code and notebooks, 02 as on an older processor
+test: $(READY)  ## check style, code and notebooks (02 with the instructions of an older processor)
 	@echo "── 1 of 3: style"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,7 +52,7 @@ older: $(READY)
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-notebooks: $(READY)  ## run the committed notebooks again and normalise them: NB="one.ipynb two.ipynb", default all
+notebooks: $(READY)  ## run the committed notebooks again and normalise them: NB=notebooks/02_prune.ipynb, default all
 	$(BIN)/python -m xsub_utils.notebooks run $(NB)
 
 bench: $(READY)  ## measure time and memory beside those of the published procedures

@@ -173,7 +173,10 @@ TABLES = {
     ),
     "06_dynamics": with_numbers(grid(task=TASKS, seed=SEEDS, model=VARIANTS, epoch=[1, 2]), "share").assign(chance=0.5),
     "06_dials": with_numbers(
-        grid(dial=["sparsity", "difficulty"], value=[0, 1], variant=VARIANTS, language=LANGUAGES), "score", "share"
+        grid(dial=["sparsity", "difficulty"], value=[0, 1], variant=VARIANTS, language=LANGUAGES),
+        "score",
+        "share",
+        "kept",
     ).assign(score_chance=0.4, share_chance=0.2),
     "06_composition": with_numbers(grid(task=TASKS, seed=SEEDS, way=["union", "sum"], **PAIR), "score").assign(
         chance=0.4

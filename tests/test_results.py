@@ -1,5 +1,6 @@
 """What the README and the takeaways of notebooks 05 to 07 say, in the committed tables of the extended study."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +35,7 @@ def test_that_models_are_not_modular():
     differences = table("06_differences").query("task == 'all'").set_index("what")
     both = differences[differences.index.str.startswith(("(a)", "(b)"))]
     assert len(both) >= 2 and (both["low"] < 0).all()
+    assert (both["high"] < 0.11).all(), "what the takeaway says is not excluded"
     rise = differences.loc["all heads: sparse − one language a batch"]
     assert rise["low"] > 0 and f"{100 * rise['mean']:.1f} points ({100 * rise['low']:.1f} to" in README
     own = differences.loc["(a) sparse: own heads − another language's"]
@@ -46,6 +48,23 @@ def test_what_subnetworks_rely_on():
     assert other["low"] < 0 < other["high"]
     text = f"{quoted(other['mean'])} ({quoted(other['low'])} to {quoted(other['high'])})"
     assert f"Own minus another's is {text}" in README
+
+
+def test_which_figures_the_default_study_lacks():
+    drawn, extended = (
+        {path.stem for path in (ROOT / folder).glob("*.png")} for folder in ("figures", "figures/extended")
+    )
+    (said,) = re.findall(r"the default one draws the same figures but (.*?)\. ", README)
+    assert set(re.split(", | and ", said)) == extended - drawn
+
+
+def test_that_a_relatives_ticket_serves_better_than_a_strangers():
+    again = table("07_ticket_relatives").query("whose in ('family, another seed', 'another family, another seed')")
+    by = again.groupby(["sparsity", "task", "target", "seed", "whose"])["relative"].mean().mul(100).unstack()
+    better = by["family, another seed"] - by["another family, another seed"]
+    assert (better.loc[:, ["ner", "mlm"]] > 0).all() and (better.loc[0.8] > 0).all()
+    said = [f"{better.loc[0.5, task].mean():.0f} ± {better.loc[0.5, task].std():.0f}" for task in ("ner", "mlm", "nli")]
+    assert "{}, {} and {} points".format(*said) in README
 
 
 def test_where_tickets_depart():

@@ -175,6 +175,14 @@ def test_predictions_pair_overlap_and_kinship_with_transfer(study, transfer):
     assert cell["likeness"].item() == pair["above"].item()
     share = transfer.query("mask == 'ticket' and target == 'qba' and source == 'qaa'")["relative"].item()
     assert cell["share"].item() == share
+    both = departures.departures(study, ["nli"], [0, 1], PLAN)
+    moved = transfer.assign(relative=transfer["relative"] - transfer["mask"].eq(tickets.SEED))  # tiny models tie
+    apart = ticket_tables.predicted(both, moved, study)
+    cell = apart.query("measure == 'overlap of departures, above chance' and a == 'qba' and b == 'qaa'")
+    pairs = both.query("differs == 'another language and seed' and a in ('qaa', 'qba') and b in ('qaa', 'qba')")
+    assert cell["likeness"].item() == pytest.approx(pairs["above"].mean()) and len(pairs) == 2
+    of = moved[moved["mask"] == tickets.SEED].query("target == 'qba' and source == 'qaa'")
+    assert cell["share"].item() == of["relative"].item() != share
     tree = table[table["measure"] == "true kinship: tree"].set_index(["a", "b"])["likeness"]
     assert tree["qaa", "qab"] > tree["qaa", "qba"] == 0
     found = ticket_tables.clusters(overlap, study)

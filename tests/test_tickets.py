@@ -382,6 +382,12 @@ def test_late_rewinding_begins_after_an_epoch_of_the_whole_model(reviews, encode
         assert torch.equal(starts[1][name], torch.where(kept, value, 0.0)), name
 
 
+def test_late_rewinding_to_an_epoch_that_patience_spared_says_which_there_are(reviews, encoder, tmp_path):
+    settings = replace(QUICK, epochs=3, lr=1e-12, patience=1, eval_size=8)  # no score gets better
+    with pytest.raises(ValueError, match="rewind_epoch=3: the whole model has epoch-1, epoch-2"):
+        find_tickets(reviews, encoder, 3, tmp_path, rewind_epoch=3, settings=settings, progress=False)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

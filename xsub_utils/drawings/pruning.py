@@ -125,7 +125,7 @@ def controls(table: pd.DataFrame) -> Figure:
     order = [label for label in CONTROLS.values() if label in set(table["control"])]
     figure, panels = task_panels(table, width=2.3, height=3.0)
     for task, rows, ax in panels:
-        sns.stripplot(rows, y="control", x="retention", order=order, ax=ax, size=2, alpha=0.35, color=".6", zorder=1)
+        sns.stripplot(rows, y="control", x="retention", order=order, ax=ax, size=2.5, alpha=0.5, color=".45", zorder=1)
         sns.pointplot(rows, y="control", x="retention", order=order, ax=ax, ls="", ms=5, zorder=3, **SPREAD)
         ax.axvline(1, color=".4", lw=0.8)
         ax.set(title=task, xlabel="score / full model's", ylabel="", xlim=(0, 1.2))

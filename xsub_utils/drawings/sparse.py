@@ -62,7 +62,7 @@ def own_shares(table: pd.DataFrame) -> Figure:
         ax.set(title=task, xlabel="share of the own language", yticks=heights, yticklabels=labels)
         ax.set(ylim=(heights[-1] + 0.5, -0.5))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set(xlim=(0, 1), xticks=(0, 0.5, 1))  # of all panels, once all bars are there
+    ax.set(xlim=(0, 1), xticks=(0, 0.25, 0.5, 0.75))  # of all panels, once all bars are there
     return legend_above(figure, columns=3)
 
 
@@ -86,12 +86,12 @@ def differences(table: pd.DataFrame) -> Figure:
 @drawing("dynamics")
 def dynamics(table: pd.DataFrame) -> Figure:
     """Share of the own language at each checkpoint alone: task, seed, model, epoch, share, chance; range over seeds."""
-    figure, axes = task_panels(table, columns=3, width=3.1)
+    figure, axes = task_panels(table, columns=3, width=3.1, height=3.0)
     for task, _, ax in axes:
         rows = table[table["task"] == task]
         sns.lineplot(rows, x="epoch", y="share", hue="model", style="model", markers=True, ax=ax, **RANGE)
         ax.axhline(rows["chance"].mean(), ls=":", label="chance", **_LINE)
-        ax.set(title=task, ylabel="share of the own language", ylim=(0, 1.08 * table["share"].max()))
+        ax.set(title=task, ylabel="own language's share", ylim=(0, 1.08 * table["share"].max()))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return legend_above(figure, columns=3)
@@ -99,7 +99,7 @@ def dynamics(table: pd.DataFrame) -> Figure:
 
 @drawing("dials")
 def dials(table: pd.DataFrame) -> Figure:
-    """Full beside sparse along each dial: dial, value, variant, language, score, share; range over languages.
+    """Full beside sparse along each dial: dial, value, kept, variant, language, score, share; range over languages.
 
     Their chance levels are in score_chance and share_chance.
     """
@@ -108,13 +108,16 @@ def dials(table: pd.DataFrame) -> Figure:
     figure, axes = panels(keys, columns=columns, width=2.6, height=2.3)
     for (measure, dial), ax in axes:
         rows = table[table["dial"] == dial]
+        if dial == "sparsity":  # a search comes near to what is asked of it
+            rows = rows.assign(value=(1 - rows["kept"]).round(2))
         sns.lineplot(rows, x="value", y=measure, hue="variant", style="variant", markers=True, ax=ax, **RANGE)
         levels = rows.groupby("value")[f"{measure}_chance"].mean()
         ax.plot(levels.index, levels, ls=":", label="chance", **_LINE)
         top = 1.05 * max(1e-9, table[measure].max())
         ax.set(title="", xlabel=_DIALS[dial], ylabel=_TITLES[measure], ylim=(0, top))
         ax.set_xticks(sorted(rows["value"].unique()))
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        if measure == "share":
+            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return legend_above(figure)
 
 
@@ -153,6 +156,7 @@ def _ways(table: pd.DataFrame, values: dict[str, str]) -> Figure:
         _chance(ax, rows)
         ax.set(title=f"{task}, {pair}", xlabel=values[value], yticks=range(len(names)), yticklabels=names)
         ax.set(ylim=(len(names) - 0.5, -0.5))
+        ax.label_outer()
     return legend_above(figure)
 
 

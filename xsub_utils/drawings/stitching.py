@@ -65,7 +65,7 @@ def tasks_stitched(table: pd.DataFrame) -> Figure:
 
 
 def _by_level(table: pd.DataFrame, front: str, end: str) -> Figure:
-    value, side = table.columns[-1], 0.38 * table["a"].nunique() + 0.7
+    value, side = table.columns[-1], 0.43 * table["a"].nunique() + 0.7
     figure, axes = panels(in_order(table["level"]), columns=4, width=side + 0.1, height=side + 0.2)
     scale = {"vmin": min(0, table[value].min()), "vmax": 1}
     for level, ax in axes:

@@ -23,8 +23,9 @@ from xsub_utils.plots import (
 )
 
 TICKET, SEED = "ticket", "ticket of another seed"  # as in stages.tickets, which no drawing needs to load
+_CHANGE = f"{DIVERGING}_r"  # red is worse
 _LINE = {"color": ".4", "lw": 0.8}
-_PERCENT = PercentFormatter(1, symbol="")
+_PERCENT = PercentFormatter(1, decimals=0, symbol="")
 _SCORES = {"nli": "accuracy", "paraphrase": "accuracy", "reviews": "accuracy", "ner": "F1", "mlm": "perplexity"}
 
 
@@ -118,14 +119,15 @@ def departures(table: pd.DataFrame) -> Figure:
     """Overlap of departures from the start: task, differs, jaccard, expected; means and ranges over pairs."""
     names, what = in_order(table["differs"]), {"jaccard": "tickets", "expected": "by chance"}
     height = 0.35 * len(names) + 1.2
-    figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=height, sharey=True)
+    figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=height, sharex=True, sharey=True)
     for task, ax in axes:
         for number, (column, label) in enumerate(what.items()):
             rows = mean_and_range(table[table["task"] == task], "differs", column, names)
             heights = np.arange(len(names)) + 0.3 * (number - 0.5)
             bars(ax, rows, heights, color=[sns.color_palette()[0], ".6"][number], label=label)
         ax.set(title=task, xlabel="Jaccard index of departures", yticks=range(len(names)), yticklabels=names)
-        ax.set(xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
+        ax.set(ylim=(len(names) - 0.5, -0.5))
+    ax.set(xlim=(0, None))  # of all panels, once all bars are there
     return legend_above(figure)
 
 
@@ -142,7 +144,7 @@ def transfer(table: pd.DataFrame) -> Figure:
         rows = table[table["sparsity"].eq(sparsity) & table["task"].eq(task)]
         matrix = 100 * rows.pivot_table(index="row", columns="target", values="relative", sort=False)
         matrix = matrix.reindex(index=order, columns=in_order(rows["target"]))
-        options = {"annot": matrix.round(0) + 0.0, "fmt": ".0f", "cmap": DIVERGING, "cbar": False, "square": False}
+        options = {"annot": matrix.round(0) + 0.0, "fmt": ".0f", "cmap": _CHANGE, "cbar": False, "square": False}
         heat(matrix, ax, "", vmin=-30, vmax=30, **options)
         for count in (1, 2) if again.any() else (1,):  # tickets of one seed, of the other, other masks
             ax.axhline(count * len(matrix.columns), color=".2", lw=1)
@@ -176,7 +178,7 @@ def tasks(table: pd.DataFrame) -> Figure:
     matrix = 100 * table.pivot_table(index="source", columns="task", values="relative", sort=False)
     matrix = matrix.reindex(index=in_order(table["source"]), columns=in_order(table["task"]))
     figure, [(_, ax)] = panels(["all"], width=4.2, height=0.5 * len(matrix) + 1.0)
-    options = {"annot": matrix.round(1) + 0.0, "fmt": ".1f", "cmap": DIVERGING, "square": False}
+    options = {"annot": matrix.round(1) + 0.0, "fmt": ".1f", "cmap": _CHANGE, "square": False}
     heat(matrix, ax, "change against own ticket [%]", vmin=-30, vmax=30, **options)
     ax.set(xlabel="trained and tested on", ylabel="mask of")
     return figure

@@ -50,17 +50,20 @@ def predicted(overlap: pd.DataFrame, transferred: pd.DataFrame, study: Study) ->
 
     Args:
         overlap: From `departures`, whose chance knows what tickets share from the start.
-        transferred: From `transfer`, of one sparsity; of its tickets those of the same seed count.
+        transferred: From `transfer`, of one sparsity. Where both tables have tickets of another seed, these count, as
+            with the same one two languages also share the head at the start and the order of the examples.
         study: Gives the true kinship.
 
     Returns:
         As `specialisation.correlations` takes it: measure, task, a (target), b (source), likeness, share (the relative
         change of the score).
     """
-    some = overlap[overlap["differs"] == DIFFERS["language",]]
+    apart = DIFFERS["seed", "language"] in set(overlap["differs"]) and SEED in set(transferred["mask"])
+    some = overlap[overlap["differs"] == DIFFERS[("seed", "language") if apart else ("language",)]]
     both = pd.concat([some, some.rename(columns={"a": "b", "b": "a"})])
     likeness = {"overlap of departures, above chance": both.groupby(["task", "a", "b"])["above"].mean()}
-    pairs = transferred[transferred["mask"].eq(TICKET) & transferred["source"].ne(transferred["target"])]
+    kind = transferred["mask"] == (SEED if apart else TICKET)
+    pairs = transferred[kind & transferred["source"].ne(transferred["target"])]
     share = pairs.groupby(["task", "target", "source"], sort=False)["relative"].mean().rename("share")
     share.index.names = ["task", "a", "b"]
     places = list(zip(share.index.get_level_values("a"), share.index.get_level_values("b"), strict=True))
