@@ -11,14 +11,7 @@ from xsub_utils import masks
 from xsub_utils.overlap import jaccard
 from xsub_utils.stages import controls, sparse
 from xsub_utils.stages.attribution import attributed, ranked, shares
-from xsub_utils.stages.own_heads import (
-    EACH,
-    EACH_RANDOM,
-    SWAPPED,
-    SWAPPED_RANDOM,
-    as_trained,
-    each_through_its_own,
-)
+from xsub_utils.stages.own_heads import EACH, EACH_RANDOM, SWAPPED, SWAPPED_RANDOM, as_trained, each_through_its_own
 from xsub_utils.stages.specialisation import cross_language, crossed_estimates
 from xsub_utils.study import Study
 
@@ -51,18 +44,21 @@ def influences(
         through those of another one; likewise through the random heads of `sparse.RANDOM` in a model that was trained
         through all heads ("each through random heads").
     """
-    own, drawn, parts = sparse.subnetworks(study, task, seed), sparse.heads_of(study, task, seed, sparse.RANDOM), []
-    for variant in (sparse.FULL, sparse.ONE_LANGUAGE, sparse.OWN):
-        folder = sparse.folder(study, task, seed, variant)
-        looked_at = conditions if variant == sparse.OWN else (controls.FULL, controls.OWN)
-        parts.append(shares(study, task, seed, plan, folder, looked_at, own).assign(variant=variant))
-    for variant in sparse.MAIN:
+    own, drawn = sparse.subnetworks(study, task, seed), sparse.heads_of(study, task, seed, sparse.RANDOM)
+    same, each = [], []
+    for variant in sparse.MAIN:  # one after the other, as the checkpoints of one model are kept in memory
+        if variant == sparse.RANDOM:
+            found = as_trained(study, task, seed, plan, variant)
+        else:
+            looked_at = conditions if variant == sparse.OWN else (controls.FULL, controls.OWN)
+            found = shares(study, task, seed, plan, sparse.folder(study, task, seed, variant), looked_at, own)
+        same.append(found.assign(variant=variant))
         heads = drawn if variant == sparse.RANDOM else own
-        parts.append(each_through_its_own(study, task, seed, plan, variant, heads).assign(variant=variant))
-    never, names = sparse.ONE_LANGUAGE, (EACH_RANDOM, SWAPPED_RANDOM)
-    parts.append(each_through_its_own(study, task, seed, plan, never, drawn, names).assign(variant=never))
-    parts.append(as_trained(study, task, seed, plan, sparse.RANDOM).assign(variant=sparse.RANDOM))
-    return pd.concat(parts, ignore_index=True)
+        each.append(each_through_its_own(study, task, seed, plan, variant, heads).assign(variant=variant))
+        if variant == sparse.ONE_LANGUAGE:
+            names = EACH_RANDOM, SWAPPED_RANDOM
+            never = each_through_its_own(study, task, seed, plan, variant, drawn, names).assign(variant=variant)
+    return pd.concat([*same, *each, never], ignore_index=True)
 
 
 def own_shares(found: pd.DataFrame) -> pd.DataFrame:
