@@ -5,7 +5,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 from xsub_utils.plots import (
     DIVERGING,
@@ -25,7 +25,7 @@ from xsub_utils.plots import (
 TICKET, SEED = "ticket", "ticket of another seed"  # as in stages.tickets, which no drawing needs to load
 _CHANGE = f"{DIVERGING}_r"  # red is worse
 _LINE = {"color": ".4", "lw": 0.8}
-_PERCENT = PercentFormatter(1, decimals=0, symbol="")
+_PERCENT = FuncFormatter(lambda value, _: f"{round(100 * value, 3) + 0:g}".replace("-", "−"))
 _SCORES = {"nli": "accuracy", "paraphrase": "accuracy", "reviews": "accuracy", "ner": "F1", "mlm": "perplexity"}
 
 
