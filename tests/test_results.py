@@ -35,7 +35,8 @@ def test_that_models_are_not_modular():
     differences = table("06_differences").query("task == 'all'").set_index("what")
     both = differences[differences.index.str.startswith(("(a)", "(b)"))]
     assert len(both) >= 2 and (both["low"] < 0).all()
-    assert (both["high"] < 0.11).all(), "what the takeaway says is not excluded"
+    highest = [round(100 * both.loc[both.index.str.startswith(one), "high"].iloc[0]) for one in ("(a)", "(b)")]
+    assert highest == [4, 10], "what the takeaway says is not excluded"
     rise = differences.loc["all heads: sparse − one language a batch"]
     assert rise["low"] > 0 and f"{100 * rise['mean']:.1f} points ({100 * rise['low']:.1f} to" in README
     own = differences.loc["(a) sparse: own heads − another language's"]
@@ -59,12 +60,15 @@ def test_which_figures_the_default_study_lacks():
 
 
 def test_that_a_relatives_ticket_serves_better_than_a_strangers():
-    again = table("07_ticket_relatives").query("whose in ('family, another seed', 'another family, another seed')")
+    again = table("07_ticket_relatives").query("whose.str.endswith(', another seed')")
     by = again.groupby(["sparsity", "task", "target", "seed", "whose"])["relative"].mean().mul(100).unstack()
     better = by["family, another seed"] - by["another family, another seed"]
     assert (better.loc[:, ["ner", "mlm"]] > 0).all() and (better.loc[0.8] > 0).all()
     said = [f"{better.loc[0.5, task].mean():.0f} ± {better.loc[0.5, task].std():.0f}" for task in ("ner", "mlm", "nli")]
     assert "{}, {} and {} points".format(*said) in README
+    worse = by["own, another seed"] - by["family, another seed"]
+    said = [f"{worse.loc[0.5, task].mean():.0f} ± {worse.loc[0.5, task].std():.0f}" for task in ("ner", "mlm", "nli")]
+    assert "(by {}, {} and {})".format(*said) in README
 
 
 def test_where_tickets_depart():

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 SEQUENTIAL, DIVERGING, QUALITATIVE = "cividis", "vlag", "colorblind"
+CHANGE = f"{DIVERGING}_r"  # red is worse
 METRICS = {
     "accuracy": "accuracy",
     "f1": "span F1",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from xsub_utils.plots import (
-    DIVERGING,
+    CHANGE,
     LEAST_WIDTH,
     RANGE,
     SEQUENTIAL,
@@ -113,7 +113,7 @@ def cross_evaluation(table: pd.DataFrame) -> Figure:
     bound = np.abs(table["difference"]).max()
     for task, rows, ax in panels:
         matrix = square(rows, "mask", "language", "difference")
-        heat(matrix, ax, "", vmin=-bound, vmax=bound, cbar=False, cmap=DIVERGING)
+        heat(matrix, ax, "", vmin=-bound, vmax=bound, cbar=False, cmap=CHANGE)
         ax.set(title=task, xlabel="tested on", ylabel="subnetwork of" if is_first(ax) else "")
     return figure
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 from xsub_utils.plots import (
-    DIVERGING,
+    CHANGE,
     RANGE,
     bars,
     drawing,
@@ -23,7 +23,6 @@ from xsub_utils.plots import (
 )
 
 TICKET, SEED = "ticket", "ticket of another seed"  # as in stages.tickets, which no drawing needs to load
-_CHANGE = f"{DIVERGING}_r"  # red is worse
 _LINE = {"color": ".4", "lw": 0.8}
 _PERCENT = FuncFormatter(lambda value, _: f"{round(100 * value, 3) + 0:g}".replace("-", "−"))
 _SCORES = {"nli": "accuracy", "paraphrase": "accuracy", "reviews": "accuracy", "ner": "F1", "mlm": "perplexity"}
@@ -144,7 +143,7 @@ def transfer(table: pd.DataFrame) -> Figure:
         rows = table[table["sparsity"].eq(sparsity) & table["task"].eq(task)]
         matrix = 100 * rows.pivot_table(index="row", columns="target", values="relative", sort=False)
         matrix = matrix.reindex(index=order, columns=in_order(rows["target"]))
-        options = {"annot": matrix.round(0) + 0.0, "fmt": ".0f", "cmap": _CHANGE, "cbar": False, "square": False}
+        options = {"annot": matrix.round(0) + 0.0, "fmt": ".0f", "cmap": CHANGE, "cbar": False, "square": False}
         heat(matrix, ax, "", vmin=-30, vmax=30, **options)
         for count in (1, 2) if again.any() else (1,):  # tickets of one seed, of the other, other masks
             ax.axhline(count * len(matrix.columns), color=".2", lw=1)
@@ -178,7 +177,7 @@ def tasks(table: pd.DataFrame) -> Figure:
     matrix = 100 * table.pivot_table(index="source", columns="task", values="relative", sort=False)
     matrix = matrix.reindex(index=in_order(table["source"]), columns=in_order(table["task"]))
     figure, [(_, ax)] = panels(["all"], width=4.2, height=0.5 * len(matrix) + 1.0)
-    options = {"annot": matrix.round(1) + 0.0, "fmt": ".1f", "cmap": _CHANGE, "square": False}
+    options = {"annot": matrix.round(1) + 0.0, "fmt": ".1f", "cmap": CHANGE, "square": False}
     heat(matrix, ax, "change against own ticket [%]", vmin=-30, vmax=30, **options)
     ax.set(xlabel="trained and tested on", ylabel="mask of")
     return figure
