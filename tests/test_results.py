@@ -1,12 +1,15 @@
-"""What the README and the takeaways of notebooks 05 to 07 say, in the committed tables of the extended study."""
+"""What the README and notebooks say, in the committed tables: 04 of the default study, 05 to 07 of the extended one."""
 
 import re
 from pathlib import Path
 
+import nbformat
 import pandas as pd
+import pytest
+import yaml
 
 from xsub_utils.plots import AS_WRITTEN
-from xsub_utils.stages import sparse, ticket_tables, tickets
+from xsub_utils.stages import sparse, stitching, ticket_tables, tickets
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -19,6 +22,23 @@ def table(name):
 def quoted(value, digits=3):
     """As the texts write it: ".963", "−.010"."""
     return f"{value:.{digits}f}".replace("0.", ".", 1).replace("-", "−")
+
+
+@pytest.mark.parametrize(
+    "ends", [["nli"], ["paraphrase"], ["reviews"], ["ner"], ["nli", "paraphrase", "reviews", "ner"]]
+)
+def test_the_checks_of_notebook_04_hold_in_each_run_of_the_study(ends, capsys):
+    study = yaml.safe_load((ROOT / "workflow" / "config" / "minibabel.yaml").read_text("utf-8"))
+    given = study["parameters"] | study["overrides"]["04_stitching"]
+    assert set(ends) <= set(given["end_tasks"])
+    conditions = pd.read_csv(ROOT / "figures" / "04_conditions.csv", **AS_WRITTEN)
+    names = given | {"claims": True, "end_tasks": ends, "stitching": stitching}
+    names["conditions"] = conditions[conditions["task"].isin(ends)]
+    cells = [cell.source for cell in nbformat.read(ROOT / "notebooks" / "04_stitching.ipynb", 4).cells]
+    for wanted in ("means = trained.pivot_table", "All checks passed."):
+        (source,) = [cell for cell in cells if wanted in cell]
+        exec(source, names)
+    assert capsys.readouterr().out == "All checks passed.\n"
 
 
 def test_what_sparse_fine_tuning_costs():
