@@ -28,7 +28,7 @@ figures: $(READY)  ## run a study and draw its figures: STUDY=minibabel (default
 	  --config study=$(STUDY) $(if $(DATA),data=$(DATA))
 
 redraw: $(READY)  ## draw every figure again from the tables beside it
-	$(BIN)/python -m xsub_utils.drawings figures
+	$(BIN)/python -m xsub_utils.study.drawing figures
 
 test native older: export HF_HUB_OFFLINE := 1
 test: $(READY)  ## check style, code and notebooks (02 with the instructions of an older processor)
@@ -53,13 +53,13 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 notebooks: $(READY)  ## run the committed notebooks again and normalise them: NB=notebooks/02_prune.ipynb, default all
-	$(BIN)/python -m xsub_utils.notebooks run $(NB)
+	$(BIN)/python -m xsub_utils._internal.notebooks run $(NB)
 
 bench: $(READY)  ## measure time and memory beside those of the published procedures
 	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done
 
 pretrain: $(READY)  ## pre-train minibabel-base, the encoder that ships with the package
-	$(BIN)/python -m xsub_utils.stages.shipped
+	$(BIN)/python -m xsub_utils.study.shipped_encoder
 
 clean:  ## forget every artifact and run; .venv and figures/ stay
 	rm -rf artifacts runs .snakemake

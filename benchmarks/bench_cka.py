@@ -22,7 +22,7 @@ import torch
 from measure import alternate, ratio
 from torch import Tensor
 
-from xsub_utils.alignment import cka_matrix
+from xsub_utils.similarity.cka import cka_matrix
 
 WIDTH = 768
 LEVELS = 13

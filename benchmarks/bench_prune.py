@@ -23,8 +23,8 @@ from transformers import (
 )
 from transformers.masking_utils import eager_mask
 
-from xsub_utils.gates import remove_heads
-from xsub_utils.prune import Subnetwork, find_subnetwork, head_importance
+from xsub_utils.heads.removal import remove_heads
+from xsub_utils.heads.search import Subnetwork, find_subnetwork, head_importance
 
 Model = XLMRobertaForSequenceClassification
 Batch = dict[str, Tensor]

@@ -20,11 +20,11 @@ from measure import CLASSES, alternate, random_model, ratio
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from xsub_utils.encoders import quiet
-from xsub_utils.settings import Settings
-from xsub_utils.sft.training import SparseTrainer, Subnetwork
-from xsub_utils.trainer import EpochTrainer, Rows, training_arguments
-from xsub_utils.weight_masks import largest, random_weight_mask
+from xsub_utils.models.encoders import quiet
+from xsub_utils.training.settings import Settings
+from xsub_utils.training.sparse import SparseTrainer, Subnetwork
+from xsub_utils.training.trainer import EpochTrainer, Rows, training_arguments
+from xsub_utils.weights.masks import largest, random_weight_mask
 
 LANGUAGES = [f"language {number}" for number in range(6)]
 

@@ -26,8 +26,10 @@ from transformers import (
 )
 from transformers.masking_utils import eager_mask
 
-from xsub_utils.evaluate import predictions
-from xsub_utils.stitching import StateCache, Stitched, stitch, stitch_fronts, stitched_score
+from xsub_utils.evaluation.scores import predictions
+from xsub_utils.stitching.halves import StateCache
+from xsub_utils.stitching.maps import Stitched, stitch, stitch_fronts
+from xsub_utils.stitching.scores import stitched_score
 
 Model = XLMRobertaForSequenceClassification
 Batch = dict[str, Tensor]

@@ -21,12 +21,14 @@ from measure import alternate, random_model, ratio
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from xsub_utils.encoders import quiet
-from xsub_utils.masks import load_masks, save_masks
-from xsub_utils.settings import Settings
-from xsub_utils.tickets import keep_largest, mask_overlap, prunable_weights
-from xsub_utils.tickets.training import masked
-from xsub_utils.trainer import EpochTrainer, training_arguments
+from xsub_utils.heads.masks import load_masks, save_masks
+from xsub_utils.models.encoders import quiet
+from xsub_utils.similarity.weight_overlap import mask_overlap
+from xsub_utils.training.masked import masked
+from xsub_utils.training.settings import Settings
+from xsub_utils.training.trainer import EpochTrainer, training_arguments
+from xsub_utils.weights.criteria import keep_largest
+from xsub_utils.weights.prunable import prunable_weights
 
 MATRICES = 36  # of 3,072 x 768 weights: 85 million, those of the layers of BERT base
 

@@ -24,7 +24,7 @@ from measure import CLASSES, Seconds, alternate, random_model, ratio
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from xsub_utils.tracin import influence
+from xsub_utils.attribution.tracin import influence
 
 Batch = dict[str, Tensor]
 SQUARE = 2048

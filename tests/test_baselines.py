@@ -6,8 +6,8 @@ import pytest
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
-from xsub_utils.baselines import _features, bag_of_words_baseline
-from xsub_utils.data.columns import TASKS
+from xsub_utils.data.schema import TASKS
+from xsub_utils.evaluation.baselines import _features, bag_of_words_baseline
 
 WORDS = ["ani", "beku", "cadi", "dofe", "gilu", "hamo"]
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from xsub_utils.batches import IGNORED, make_batches, token_masker
-from xsub_utils.encoders import train_tokenizer
+from xsub_utils.models.batches import IGNORED, make_batches, token_masker
+from xsub_utils.models.encoders import train_tokenizer
 
 WORDS = ["ani", "beku", "cadi", "dofe", "gilu", "hamo", "jenu", "kapi", "lore", "mita", "noku"]
 

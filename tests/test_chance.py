@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import hypergeom
 
-from xsub_utils.chance import chance_overlap, ratio
+from xsub_utils.similarity.chance import chance_overlap, ratio
 
 
 def chance(size, a, b, found):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from xsub_utils.notebooks import committed, repository
+from xsub_utils._internal.notebooks import committed, repository
 
 ROOT = Path(__file__).parents[1]
 NOT_PUBLISHED = shutil.ignore_patterns(".*", "artifacts", "runs", "build", "*.egg-info", "__pycache__")

@@ -17,9 +17,9 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from xsub_utils import encoders
-from xsub_utils.batches import make_batches
-from xsub_utils.encoders import load_encoder, pretrain_encoder, random_twin, train_tokenizer
+from xsub_utils.models import encoders
+from xsub_utils.models.batches import make_batches
+from xsub_utils.models.encoders import load_encoder, pretrain_encoder, random_twin, train_tokenizer
 
 TEXTS = [f"{a} {b} {c}." for a in ("ani", "beku", "cadi") for b in ("dofe", "gilu") for c in ("hamo", "jenu")]
 TINY = {"layers": 1, "heads": 2, "width": 8, "intermediate": 16, "vocab_size": 50, "max_length": 16}

@@ -21,13 +21,13 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from xsub_utils import trainer
-from xsub_utils.batches import make_batches
-from xsub_utils.data.columns import TASKS
-from xsub_utils.evaluate import evaluate
-from xsub_utils.finetune import checkpoints, finetune, load_finetuned
-from xsub_utils.settings import PRESETS, Settings, preset
-from xsub_utils.trainer import LengthGrouped, Rows
+from xsub_utils.data.schema import TASKS
+from xsub_utils.evaluation.scores import evaluate
+from xsub_utils.models.batches import make_batches
+from xsub_utils.training import trainer
+from xsub_utils.training.finetune import checkpoints, finetune, load_finetuned
+from xsub_utils.training.settings import PRESETS, Settings, preset
+from xsub_utils.training.trainer import LengthGrouped, Rows
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel
 
-from xsub_utils.gates import check_gates, head_gates, head_shape, head_weights, parameter_count, remove_heads
+from xsub_utils.heads.gates import check_gates, head_gates
+from xsub_utils.heads.removal import head_weights, parameter_count, remove_heads
+from xsub_utils.models.architectures import head_shape
 
 TOKENS = {"vocab_size": 60, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 SMALL = TOKENS | {

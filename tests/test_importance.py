@@ -26,8 +26,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from xsub_utils.gates import head_gates
-from xsub_utils.importance import attention_entropy, gate_gradients, head_importance
+from xsub_utils.heads.gates import head_gates
+from xsub_utils.heads.importance import attention_entropy, gate_gradients, head_importance
 
 LAYERS, HEADS, CLASSES, VOCABULARY, PAD = 2, 3, 4, 40, 1
 SHAPE = {

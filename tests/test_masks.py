@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from xsub_utils.masks import (
+from xsub_utils.heads.masks import (
     intersection,
     invert,
     load_masks,

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from xsub_utils.data import minibabel
-from xsub_utils.data.languages import LANGUAGES, Language
-from xsub_utils.data.minibabel import examples
-from xsub_utils.data.speaker import Clause, Noun, Speaker, text
+from xsub_utils.data.minibabel import examples as minibabel
+from xsub_utils.data.minibabel.examples import examples
+from xsub_utils.data.minibabel.grammar import Clause, Noun, Speaker, text
+from xsub_utils.data.minibabel.languages import LANGUAGES, Language
 
 CODES = [language.code for language in LANGUAGES]
 

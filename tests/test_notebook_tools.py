@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from xsub_utils import notebooks
-from xsub_utils.notebooks import SETUP, badge, execute, link, main, normalise, relink, run, source_sha, stale
+from xsub_utils._internal import notebooks
+from xsub_utils._internal.notebooks import SETUP, badge, execute, link, main, normalise, relink, run, source_sha, stale
 
 ADDRESS = "https://github.com/someone/a-fork"
 

@@ -10,9 +10,9 @@ import torch
 from scipy.stats import hypergeom
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 
-from xsub_utils import overlap
-from xsub_utils.masks import random_mask
-from xsub_utils.overlap import (
+from xsub_utils.heads.masks import random_mask
+from xsub_utils.similarity import overlap
+from xsub_utils.similarity.overlap import (
     adjusted_jaccard,
     by_layer,
     chance_test,

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from xsub_utils import paths
+from xsub_utils._internal import paths
 
 OURS = f'[project]\nname = "{paths.PROJECT}"\n'
 
@@ -49,7 +49,7 @@ def test_xsub_home_moves_everything(here, tmp_path, monkeypatch):
     monkeypatch.setenv("XSUB_HOME", str(tmp_path / "elsewhere"))
     assert paths.home() == tmp_path / "elsewhere"
     assert paths.artifacts() == tmp_path / "elsewhere" / "artifacts"
-    assert paths.figures() == tmp_path / "elsewhere" / "figures"
+    assert paths.figures() == tmp_path / "elsewhere" / "figures" / "minibabel"
 
 
 def test_xsub_home_is_absolute_and_counts_only_if_set(here, monkeypatch):
@@ -60,7 +60,7 @@ def test_xsub_home_is_absolute_and_counts_only_if_set(here, monkeypatch):
 
 
 def test_figures_are_created_per_study(here):
-    assert paths.figures() == paths.figures(paths.DEFAULT_STUDY) == here / "figures"
+    assert paths.figures() == paths.figures(paths.DEFAULT_STUDY) == here / "figures" / "minibabel"
     assert paths.figures("ud") == here / "figures" / "ud"
     assert paths.figures("ud").is_dir()
 

@@ -3,7 +3,7 @@ import platform
 import numpy as np
 import torch
 
-from xsub_utils import provenance
+from xsub_utils._internal import provenance
 
 
 def test_versions_are_those_of_the_imported_packages():

@@ -7,11 +7,11 @@ import nbformat
 import pytest
 import yaml
 
-from xsub_utils import plots
-from xsub_utils.data import minibabel
-from xsub_utils.encoders import pretrain_encoder
-from xsub_utils.notebooks import execute
-from xsub_utils.study import Study
+from xsub_utils._internal.notebooks import execute
+from xsub_utils.data.minibabel import examples as minibabel
+from xsub_utils.models.encoders import pretrain_encoder
+from xsub_utils.study import drawing
+from xsub_utils.study.study import Study
 
 ROOT = Path(__file__).parents[1]
 PUD = Path(os.environ.get("XSUB_UD", ROOT.parent / "shared" / "data" / "ud-pud"))
@@ -63,7 +63,7 @@ def run(notebook, out, parameters):
 
 @pytest.mark.slow
 def test_paper_scale_layout_on_a_tiny_xlmr(home):
-    """What `workflow/config/xlmr.yaml` runs, with other sizes: the hub's columns, all four tasks, preset A."""
+    """What `study/configs/xlmr.yaml` runs, with other sizes: the hub's columns, all four tasks, preset A."""
     for task, layout in (LAYOUTS | {"parallel": like_xnli_premises}).items():
         for code, language in TRANSLATED.items():
             (home / "hub" / task / code).mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_paper_scale_layout_on_a_tiny_xlmr(home):
                 )
     texts = minibabel.examples("mlm", "qaa", range(50))["text"]
     encoder = pretrain_encoder(texts, home / "tiny-xlm-r", layers=2, heads=4, width=16, vocab_size=200, steps=1)
-    study = yaml.safe_load((ROOT / "workflow" / "config" / "xlmr.yaml").read_text())["parameters"]
+    study = yaml.safe_load((ROOT / "xsub_utils" / "study" / "configs" / "xlmr.yaml").read_text())["parameters"]
     assert set(study["tasks"]) == set(LAYOUTS)
     study |= {"source": "local", "data": str(home / "hub"), "encoder": str(encoder), "languages": list(TRANSLATED)}
     study |= TINY | {"mask_seeds": [0, 1]}
@@ -89,19 +89,19 @@ def test_paper_scale_layout_on_a_tiny_xlmr(home):
 @pytest.mark.slow
 @pytest.mark.skipif(not PUD.is_dir(), reason=f"UD PUD is not at {PUD}; set XSUB_UD to its folder")
 def test_subnetworks_on_real_text(home, monkeypatch):
-    """What `workflow/config/ud.yaml` runs, with two languages and an encoder that has hardly been pre-trained."""
+    """What `study/configs/ud.yaml` runs, with two languages and an encoder that has hardly been pre-trained."""
     study = {"source": "local", "data": str(PUD), "languages": ["en", "fr"], "claims": False} | TINY
     texts = [f"{a} {b}" for a, b in zip("abcdefgh", "bcdefgha", strict=True)]
     encoder = pretrain_encoder(texts, home / "tiny", layers=2, heads=4, width=16, vocab_size=200, steps=1)
     study |= {"encoder": str(encoder), "mask_seeds": [0], "tasks": ["upos", "mlm"]}
-    run("02_prune.ipynb", home / "02.ipynb", study | {"tasks": ["upos"], "figures": plots.UNDRAWN})
+    run("02_prune.ipynb", home / "02.ipynb", study | {"tasks": ["upos"], "figures": drawing.UNDRAWN})
     assert run("03_similarity.ipynb", home / "03.ipynb", study).count("image/png") >= 12
 
 
 @pytest.mark.skipif(not PUD.is_dir(), reason=f"UD PUD is not at {PUD}; set XSUB_UD to its folder")
 def test_tasks_on_one_treebank_are_split_alike(home):
     """The encoder of study `ud` learns from the training texts of mlm; no held-out sentence may be among them."""
-    values = yaml.safe_load((ROOT / "workflow" / "config" / "ud.yaml").read_text())["parameters"]
+    values = yaml.safe_load((ROOT / "xsub_utils" / "study" / "configs" / "ud.yaml").read_text())["parameters"]
     sizes = {name: values[name] for name in ("train_size", "score_size", "stop_size", "report_size", "pool")}
     study = Study(values["languages"][1::3], "local", str(PUD), **sizes)
     splits = [{name: set(rows["id"]) for name, rows in study.task(task).splits.items()} for task in ON_TREEBANKS]

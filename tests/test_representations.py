@@ -17,20 +17,13 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
 from transformers import AutoConfig
 
-from xsub_utils.gates import head_gates
-from xsub_utils.representations import (
-    RegressionScores,
-    canonical,
-    canonical_scores,
-    hidden_states,
-    pooled_states,
-    pwcca,
-    retrieval_accuracy,
-    rsa,
-    rsa_regress,
-    similarity,
-    svcca,
-)
+from xsub_utils.heads.gates import head_gates
+from xsub_utils.similarity import cca as canonical
+from xsub_utils.similarity import rsa as similarity
+from xsub_utils.similarity.cca import canonical_scores, pwcca, svcca
+from xsub_utils.similarity.hidden_states import hidden_states, pooled_states
+from xsub_utils.similarity.retrieval import retrieval_accuracy
+from xsub_utils.similarity.rsa import RegressionScores, rsa, rsa_regress
 
 TOKENS = {"vocab_size": 60, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 SMALL = TOKENS | {

@@ -8,8 +8,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from xsub_utils.plots import AS_WRITTEN
-from xsub_utils.stages import sparse, stitching, ticket_tables, tickets
+from xsub_utils.study.drawing import AS_WRITTEN
+from xsub_utils.study.nb04_stitching import stitched as stitching
+from xsub_utils.study.nb06_sparse import models as sparse
+from xsub_utils.study.nb07_tickets import models as tickets
+from xsub_utils.study.nb07_tickets import tables as ticket_tables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -28,10 +31,10 @@ def quoted(value, digits=3):
     "ends", [["nli"], ["paraphrase"], ["reviews"], ["ner"], ["nli", "paraphrase", "reviews", "ner"]]
 )
 def test_the_checks_of_notebook_04_hold_in_each_run_of_the_study(ends, capsys):
-    study = yaml.safe_load((ROOT / "workflow" / "config" / "minibabel.yaml").read_text("utf-8"))
+    study = yaml.safe_load((ROOT / "xsub_utils" / "study" / "configs" / "minibabel.yaml").read_text("utf-8"))
     given = study["parameters"] | study["overrides"]["04_stitching"]
     assert set(ends) <= set(given["end_tasks"])
-    conditions = pd.read_csv(ROOT / "figures" / "04_conditions.csv", **AS_WRITTEN)
+    conditions = pd.read_csv(ROOT / "figures" / "minibabel" / "04_conditions.csv", **AS_WRITTEN)
     names = given | {"claims": True, "end_tasks": ends, "stitching": stitching}
     names["conditions"] = conditions[conditions["task"].isin(ends)]
     cells = [cell.source for cell in nbformat.read(ROOT / "notebooks" / "04_stitching.ipynb", 4).cells]
@@ -73,7 +76,7 @@ def test_what_subnetworks_rely_on():
 
 def test_which_figures_the_default_study_lacks():
     drawn, extended = (
-        {path.stem for path in (ROOT / folder).glob("*.png")} for folder in ("figures", "figures/extended")
+        {path.stem for path in (ROOT / folder).glob("*.png")} for folder in ("figures/minibabel", "figures/extended")
     )
     (said,) = re.findall(r"the default one draws the same figures but (.*?)\. ", README)
     assert set(re.split(", | and ", said)) == extended - drawn

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import kstest, pearsonr, spearmanr
 
-from xsub_utils.statistics import bootstrap_interval, crossed_interval, mantel
+from xsub_utils.statistics.inference import bootstrap_interval, crossed_interval, mantel
 
 OFF = ~np.eye(6, dtype=bool)
 ORACLES = {"spearman": spearmanr, "pearson": pearsonr}

@@ -11,20 +11,14 @@ import transformers
 from torch import nn
 from transformers import AutoConfig
 
-from xsub_utils import evaluate as evaluate_module
-from xsub_utils.evaluate import evaluate
-from xsub_utils.gates import head_gates
-from xsub_utils.stitching import (
-    StateCache,
-    Stitched,
-    maps,
-    relative_accuracy,
-    sites,
-    stitch,
-    stitch_fronts,
-    stitched_predictions,
-    stitched_score,
-)
+from xsub_utils.evaluation import scores as evaluate_module
+from xsub_utils.evaluation.scores import evaluate
+from xsub_utils.heads.gates import head_gates
+from xsub_utils.stitching import halves as sites
+from xsub_utils.stitching import maps
+from xsub_utils.stitching.halves import StateCache
+from xsub_utils.stitching.maps import Stitched, stitch, stitch_fronts
+from xsub_utils.stitching.scores import relative_accuracy, stitched_predictions, stitched_score
 
 LAYERS, HEADS, CLASSES = 3, 4, 3
 SMALL = {

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from xsub_utils import files, store
-from xsub_utils.store import StoreError, describe, get_or_build, verify
+from xsub_utils._internal import io as files
+from xsub_utils._internal import store
+from xsub_utils._internal.store import StoreError, describe, get_or_build, verify
 
 SCRIPTS = Path(__file__).parent / "scripts"
 KEY = {"task": "nli", "seed": 0, "sizes": [1, 2]}

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from xsub_utils import store
-from xsub_utils.stages import finetuning, languages, pruning
-from xsub_utils.study import Study, collect, encoder_identity
+from xsub_utils._internal import store
+from xsub_utils.study.nb00_languages import tables as languages
+from xsub_utils.study.nb01_finetuning import tables as finetuning
+from xsub_utils.study.nb02_pruning import tables as pruning
+from xsub_utils.study.study import Study, collect, encoder_identity
 
 PAIR = ("qaa", "qba")
 SMALL = {"train_size": 24, "score_size": 8, "stop_size": 12, "report_size": 16, "epochs": 1}

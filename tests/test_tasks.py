@@ -6,11 +6,13 @@ from itertools import combinations
 
 import pandas as pd
 import pytest
-from test_sources import PUD, PUD_LANGUAGES, needs_pud
+from test_local import PUD, PUD_LANGUAGES, needs_pud
 
-from xsub_utils.data import SPLITS, TASKS, load_task, minibabel
-from xsub_utils.data.languages import LANGUAGES, Language
-from xsub_utils.data.splits import draw_splits
+from xsub_utils.data.minibabel import examples as minibabel
+from xsub_utils.data.minibabel.languages import LANGUAGES, Language
+from xsub_utils.data.schema import TASKS
+from xsub_utils.data.splits import SPLITS, draw_splits
+from xsub_utils.data.tasks import load_task
 
 SMALL = {"train": 20, "score": 5, "stop": 5, "report": 10}
 ALL = [language.code for language in LANGUAGES]

@@ -18,17 +18,21 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from xsub_utils import encoders, trainer
-from xsub_utils.batches import make_batches
-from xsub_utils.data import TASKS, load_task, minibabel, text_to_text
-from xsub_utils.evaluate import chance_level, cross_evaluate, evaluate, forward, predict, predictions, score
-from xsub_utils.finetune import checkpoints, finetune, load_finetuned
-from xsub_utils.gates import head_gates
-from xsub_utils.generation import generate
-from xsub_utils.importance import head_importance
-from xsub_utils.prune import find_subnetwork
-from xsub_utils.settings import Settings, preset
-from xsub_utils.trainer import Rows
+from xsub_utils.data.minibabel import examples as minibabel
+from xsub_utils.data.schema import TASKS
+from xsub_utils.data.tasks import load_task
+from xsub_utils.data.text2text import text_to_text
+from xsub_utils.evaluation.generation import generate
+from xsub_utils.evaluation.scores import chance_level, cross_evaluate, evaluate, forward, predict, predictions, score
+from xsub_utils.heads.gates import head_gates
+from xsub_utils.heads.importance import head_importance
+from xsub_utils.heads.search import find_subnetwork
+from xsub_utils.models import encoders
+from xsub_utils.models.batches import make_batches
+from xsub_utils.training import trainer
+from xsub_utils.training.finetune import checkpoints, finetune, load_finetuned
+from xsub_utils.training.settings import Settings, preset
+from xsub_utils.training.trainer import Rows
 
 LABELS = TASKS["nli"].labels
 COURSE = Settings(epochs=20, batch_size=8, lr=0.01)

@@ -28,28 +28,21 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from xsub_utils import trainer
-from xsub_utils.batches import make_batches
-from xsub_utils.data import load_task, text_to_text
-from xsub_utils.encoders import train_tokenizer
-from xsub_utils.finetune import finetune, load_finetuned
-from xsub_utils.masks import load_masks
-from xsub_utils.settings import Settings
-from xsub_utils.tickets import (
-    Matrix,
-    find_tickets,
-    finetune_ticket,
-    fisher_information,
-    is_winning,
-    joint_overlap,
-    keep_largest,
-    mask_overlap,
-    matrix,
-    prunable_weights,
-    prune_randomly,
-)
-from xsub_utils.trainer import LengthGrouped, Rows
-from xsub_utils.weight_masks import random_weight_mask
+from xsub_utils.data.tasks import load_task
+from xsub_utils.data.text2text import text_to_text
+from xsub_utils.heads.masks import load_masks
+from xsub_utils.models.batches import make_batches
+from xsub_utils.models.encoders import train_tokenizer
+from xsub_utils.similarity.weight_overlap import joint_overlap, mask_overlap
+from xsub_utils.training import trainer
+from xsub_utils.training.finetune import finetune, load_finetuned
+from xsub_utils.training.iterative_pruning import find_tickets, is_winning
+from xsub_utils.training.masked import finetune_ticket
+from xsub_utils.training.settings import Settings
+from xsub_utils.training.trainer import LengthGrouped, Rows
+from xsub_utils.weights.criteria import fisher_information, keep_largest, prune_randomly
+from xsub_utils.weights.masks import random_weight_mask
+from xsub_utils.weights.prunable import Matrix, matrix, prunable_weights
 
 DECAYED = Settings(epochs=2, batch_size=8, lr=0.01, warmup=3, weight_decay=0.1)
 BERT = {f"bert.encoder.layer.{layer}.{component}.weight" for layer in range(2) for component in (
@@ -190,8 +183,8 @@ def test_wrong_shares_and_masks_are_refused():
 
 @pytest.mark.parametrize(("name", "row"), [("reviews", sequence_row), ("mlm", text_row), ("upos", token_row)])
 def test_fisher_information_is_the_mean_squared_gradient(name, row, encoder, tokenizer):
-    from xsub_utils.encoders import load_encoder
-    from xsub_utils.tracin.capture import example_loss
+    from xsub_utils.gradients.capture import example_loss
+    from xsub_utils.models.encoders import load_encoder
 
     task = make_task(name, row)
     model = load_encoder(encoder, task.kind, list(task.labels) or None)[0]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
-from xsub_utils.encoders import train_tokenizer
-from xsub_utils.tokens import token_overlap, vocabulary_jaccard
+from xsub_utils.models.encoders import train_tokenizer
+from xsub_utils.similarity.tokens import token_overlap, vocabulary_jaccard
 
 WORDS = ["ani", "beku", "cadi", "dofe", "gilu"]
 

@@ -14,9 +14,10 @@ import transformers
 from torch import nn
 from transformers import AutoConfig
 
-from xsub_utils.gates import head_gates
-from xsub_utils.tracin import example_loss, influence
-from xsub_utils.tracin.parts import Outer
+from xsub_utils.attribution.tracin import influence
+from xsub_utils.gradients.capture import example_loss
+from xsub_utils.gradients.factors import Outer
+from xsub_utils.heads.gates import head_gates
 
 LAYERS, HEADS, CLASSES, VOCABULARY, PAD = 2, 4, 3, 40, 1
 TOKENS = {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": 0, "eos_token_id": 2}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from xsub_utils.variance import DESIGN, variance_shares
+from xsub_utils.statistics.variance import DESIGN, variance_shares
 
 SIZES = {"task": 4, "seed": 3, "language": 5, "mask_seed": 2}
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from xsub_utils.tickets import Ticket
-from xsub_utils.weight_masks import (
+from xsub_utils.training.iterative_pruning import Ticket
+from xsub_utils.weights.masks import (
     check_weight_mask,
     largest,
     random_weight_mask,

@@ -13,10 +13,11 @@ import psutil
 import pytest
 import yaml
 
-from xsub_utils import paths, plots
+from xsub_utils._internal import paths
+from xsub_utils.study import drawing
 
 ROOT = Path(__file__).parents[1]
-CONFIG = ROOT / "workflow" / "config"
+CONFIG = ROOT / "xsub_utils" / "study" / "configs"
 STUDIES = sorted(path.stem for path in CONFIG.glob("*.yaml") if path.stem != "schema")
 TINY = {
     "notebooks": ["00_minibabel", "01_finetune", "02_prune"],
@@ -46,7 +47,7 @@ with open(home / "ran.txt", "a") as ran:
     print(run, os.getpid(), os.environ["OMP_NUM_THREADS"], file=ran)
 while seeds == [1] and (home / "hold").exists():
     time.sleep(0.05)
-""".replace("{undrawn}", plots.UNDRAWN)
+""".replace("{undrawn}", drawing.UNDRAWN)
 
 
 @pytest.fixture
@@ -62,8 +63,8 @@ def repository(tmp_path, home):
     """A copy of the workflow with stand-ins for the package and the notebooks, and a study `tiny`."""
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
     write_study(tmp_path)
-    (tmp_path / "xsub_utils").mkdir()
-    (tmp_path / "xsub_utils" / "notebooks.py").write_text(EXECUTOR)
+    (tmp_path / "xsub_utils" / "_internal").mkdir(parents=True)
+    (tmp_path / "xsub_utils" / "_internal" / "notebooks.py").write_text(EXECUTOR)
     (tmp_path / "notebooks").mkdir()
     for name in TINY["notebooks"]:
         write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", BODY.replace("{name}", name))
@@ -73,7 +74,7 @@ def repository(tmp_path, home):
 def write_study(repository, **parameters):
     """The study `tiny`, with other parameters."""
     study = {**TINY, "parameters": {**TINY["parameters"], **parameters}}
-    (repository / "workflow" / "config" / "tiny.yaml").write_text(yaml.safe_dump(study))
+    (repository / "tiny.yaml").write_text(yaml.safe_dump(study))
 
 
 def write_notebook(path, body, outputs=()):
@@ -97,7 +98,7 @@ def command(*arguments):
 def sweep(repository, *config, study="tiny", options=(), status=0):
     """Lines that a sweep prints; its exit status has to be `status`."""
     done = subprocess.run(
-        command(*options, "--config", f"study={study}", *config),
+        command(*options, "--config", f"study={study}" + (".yaml" if study == "tiny" else ""), *config),
         cwd=repository,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -142,7 +143,7 @@ def test_each_notebook_runs_per_cell_and_once_more_for_its_figures(repository, h
         assert position[f"02_prune/nli-{seed}"] < position["02_prune/figures"]
 
     receipt = json.loads((home / "runs/tiny/02_prune/nli-1.json").read_text())
-    assert receipt["parameters"] == {**TINY["parameters"], "seeds": [1], "figures": plots.UNDRAWN}
+    assert receipt["parameters"] == {**TINY["parameters"], "seeds": [1], "figures": drawing.UNDRAWN}
     assert {"notebook", "package", "seconds"} < receipt.keys()
     drawn = json.loads((home / "runs/tiny/02_prune/figures.json").read_text())
     assert drawn["parameters"] == {**TINY["parameters"], "figures": str(home / "figures" / "tiny")}
@@ -194,7 +195,7 @@ def test_a_killed_sweep_goes_on_and_leaves_nothing_running(repository, home):
     ran = home / "ran.txt"
     (home / "hold").touch()
     first = subprocess.Popen(
-        command("--config", "study=tiny"),
+        command("--config", "study=tiny.yaml"),
         cwd=repository,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -287,4 +288,4 @@ def test_smoke_sweep(home):
     stems = {Path(name).stem for name in drawn}
     assert drawn == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf", "csv")}
     assert "nothing to do" in sweep(ROOT, study="smoke")[-1]
-    assert not list(home.rglob(plots.UNDRAWN))
+    assert not list(home.rglob(drawing.UNDRAWN))

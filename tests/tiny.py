@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from xsub_utils.data.columns import TASKS
+from xsub_utils.data.schema import TASKS
 from xsub_utils.data.tasks import Task
-from xsub_utils.encoders import train_tokenizer
-from xsub_utils.settings import Settings
+from xsub_utils.models.encoders import train_tokenizer
+from xsub_utils.training.settings import Settings
 
 LANGUAGES = ("qaa", "qba")
 WORDS = ["ani", "beku", "cadi", "dofe", "gilu", "hamo", "jenu", "kilo"]

@@ -28,7 +28,7 @@ def main() -> int:
     begun = time.monotonic()
     command = [args.notebook, args.executed.resolve(), "--parameters", told.resolve()]
     with args.printed.open("w") as printed:
-        status = execute([sys.executable, "-m", "xsub_utils.notebooks", "execute", *command], printed)
+        status = execute([sys.executable, "-m", "xsub_utils._internal.notebooks", "execute", *command], printed)
     if status == 0:
         write_receipt(args.receipt, args.facts | {"seconds": round(time.monotonic() - begun, 1)})
     return status

@@ -1,6 +1,7 @@
 """A study, read strictly: an unknown name is refused, and the nearest known one is offered."""
 
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 
 import fastjsonschema
@@ -8,16 +9,17 @@ import yaml
 from snakemake.utils import update_config
 from source import parameter_names
 
-from xsub_utils.names import one_of
+from xsub_utils._internal.validation import one_of
 
-CONFIG = Path(__file__).parent / "config"
+CONFIG = Path(str(files("xsub_utils"))) / "study" / "configs"
 
 
 def read_study(given: dict, contents: dict[str, dict], notebooks: Path) -> dict:
     """The study's YAML file with what the command line adds to it, checked.
 
     Args:
-        given: The command line's values: `study`, the name; `data`; and any others that replace the file's.
+        given: The command line's values: `study`, a name or the path of a YAML file; `data`; and any others that
+            replace the file's.
         contents: The notebooks known, by name, each with the parameters that it is split over.
         notebooks: The folder in which they lie.
 
@@ -25,15 +27,31 @@ def read_study(given: dict, contents: dict[str, dict], notebooks: Path) -> dict:
         ValueError: If a name is unknown, or a value is missing or of the wrong kind.
         FileNotFoundError: If a notebook or the data are not there.
     """
-    studies = [path.stem for path in CONFIG.glob("*.yaml") if path.stem != "schema"]
-    _refuse_unknown("study", [given["study"]], studies)
-    study = yaml.safe_load((CONFIG / f"{given['study']}.yaml").read_text(encoding="utf-8"))
-    update_config(study, given)
+    file = config_file(str(given["study"]))
+    study = yaml.safe_load(file.read_text(encoding="utf-8"))
+    update_config(study, given | {"study": file.stem})
     _check_schema(study)
     _check_notebooks(study, contents)
     _check_parameters(study, notebooks)
     _check_data(study)
     return study
+
+
+def config_file(study: str) -> Path:
+    """The YAML file of a study: one of the package's by its name, or your own by its path.
+
+    Raises:
+        ValueError: If the name is unknown, or the file cannot name a study.
+        FileNotFoundError: If there is no such file.
+    """
+    if not study.endswith((".yaml", ".yml")):
+        names = [path.stem for path in CONFIG.glob("*.yaml") if path.stem != "schema"]
+        _refuse_unknown("study", [study], names)
+        return CONFIG / f"{study}.yaml"
+    file = Path(study).expanduser().resolve()
+    if not file.is_file():
+        raise FileNotFoundError(f"study: expected a YAML file, got {study!r}, which is not there")
+    return file
 
 
 def values_of(study: dict, notebook: str) -> dict:

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from xsub_utils import store
+from xsub_utils._internal import store
 
 HERE = Path.cwd()
 

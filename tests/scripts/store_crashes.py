@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 
-from xsub_utils import paths, store
+from xsub_utils._internal import paths, store
 
 DISK = ("open", "os", "fcntl", "shutil", "build")  # first words of the audit events that count
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from xsub_utils.store import StoreError, get_or_build
+from xsub_utils._internal.store import StoreError, get_or_build
 
 
 def python(folder):

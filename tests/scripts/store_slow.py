@@ -2,7 +2,7 @@
 
 import time
 
-from xsub_utils.store import get_or_build
+from xsub_utils._internal.store import get_or_build
 
 
 def build(folder):

@@ -7,8 +7,8 @@ from itertools import islice
 import pandas as pd
 from tqdm import tqdm
 
-from xsub_utils.data.columns import RawRows
-from xsub_utils.data.sources import PARTS, with_label_names
+from xsub_utils.data.local import PARTS, with_label_names
+from xsub_utils.data.schema import RawRows
 
 DOCUMENTS = 2000  # articles of Wikipedia per language, unless a budget is given
 

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 
-import xsub_utils.data.columns as columns
-import xsub_utils.data.hub as hub
-import xsub_utils.data.languages as invented
-import xsub_utils.data.minibabel as minibabel
-import xsub_utils.data.sources as sources
-import xsub_utils.data.splits as splits
-from xsub_utils import store
-from xsub_utils.data.columns import TASKS, TaskSpec
+from xsub_utils._internal import store
+from xsub_utils._internal.validation import one_of
+from xsub_utils.data import hub, splits
+from xsub_utils.data import local as sources
+from xsub_utils.data import schema as columns
+from xsub_utils.data.minibabel import examples as minibabel
+from xsub_utils.data.minibabel import languages as invented
+from xsub_utils.data.schema import TASKS, TaskSpec
 from xsub_utils.data.splits import SPLITS
-from xsub_utils.names import one_of
 
 SIZES = {"train": 2000, "score": 500, "stop": 500, "report": 500}  # rows per language
 MEANINGS = 10**7  # numbers that a split of MiniBabel has to itself

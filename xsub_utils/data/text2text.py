@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from xsub_utils import store
+from xsub_utils._internal import store
 from xsub_utils.data.tasks import Task
 
 NLI = "xnli premise: {text} hypothesis:  {text_pair}"  # two blanks, as published

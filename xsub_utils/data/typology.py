@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from xsub_utils.files import write_text_atomic
-from xsub_utils.names import one_of
+from xsub_utils._internal.io import write_text_atomic
+from xsub_utils._internal.validation import one_of
 
 TABLE = Path(str(files("xsub_utils"))) / "assets" / "typology.csv"
 KINDS = ("genetic", "geographic", "syntactic", "morphological", "phonological", "inventory", "featural")

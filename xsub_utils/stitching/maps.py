@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from xsub_utils.batches import IGNORED
-from xsub_utils.evaluate import Batches
-from xsub_utils.names import one_of
-from xsub_utils.stitching.sites import Batch, Gates, Pair, StateCache
+from xsub_utils._internal.validation import one_of
+from xsub_utils.evaluation.scores import Batches
+from xsub_utils.models.batches import IGNORED
+from xsub_utils.stitching.halves import Batch, Gates, Pair, StateCache
 
 KINDS = ("linear", "affine")
 INITS = ("least_squares", "identity", "random")

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from xsub_utils.evaluate import Batches, label_names, predict, score
+from xsub_utils.evaluation.scores import Batches, label_names, predict, score
+from xsub_utils.stitching.halves import Gates, Pair, StateCache
 from xsub_utils.stitching.maps import Stitched
-from xsub_utils.stitching.sites import Gates, Pair, StateCache
 
 
 def stitched_predictions(

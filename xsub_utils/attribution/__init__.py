@@ -1,0 +1,1 @@
+"""Training-data attribution with TracIn."""

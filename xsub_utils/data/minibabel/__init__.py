@@ -1,0 +1,1 @@
+"""MiniBabel: six invented languages whose relatedness is known, and tasks in them."""

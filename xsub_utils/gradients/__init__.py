@@ -1,0 +1,1 @@
+"""Gradients of single examples, exact, from one backward pass."""

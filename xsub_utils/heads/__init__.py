@@ -1,0 +1,1 @@
+"""Attention heads: gates, removal, importance, masks, and the search for a subnetwork."""

@@ -1,0 +1,99 @@
+"""Head gates: one factor per attention head.
+
+The output projection of multi-head attention is linear in the contexts of the heads, so scaling a head's
+slice of its input scales what the head contributes and nothing else; dropout, residual and attention kernel
+stay as they are. A forward pre-hook on the projection does this in every architecture of `places`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from xsub_utils.models.architectures import attentions_of, check_shape, head_shape
+
+
+@contextmanager
+def head_gates(model: nn.Module, gates: Shaped[Tensor, "*batch layers heads"], part: str = "encoder") -> Iterator[None]:
+    """Scales what each attention head contributes by its gate, for as long as the context lasts.
+
+    A gate of 1 leaves its head as it is, bit for bit; 0 masks it. The bias of the output projection stays.
+    Gates of several parts can be nested; those of the same part multiply.
+
+    Args:
+        model: As in `head_shape`.
+        gates: One gate per head, or per example and head, of any dtype and on any device. Gradients flow to
+            them; the gates of each example receive the gradient of that example alone.
+        part: As in `head_shape`.
+
+    Raises:
+        ValueError: If the gates do not fit the model or, in a forward pass, the batch (beam search multiplies
+            the batch of a decoder); and as in `head_shape`.
+
+    Note:
+        Gradient checkpointing runs layers again in the backward pass, which then belongs inside the context.
+        A model compiled beforehand may not heed gates at all; `check_gates` finds out.
+
+    Source: Michel et al. 2019, section 2.3 (mask variables ξ_h).
+    """
+    attentions = attentions_of(model, part)
+    check_shape("gates", gates, attentions, per_example=True)
+    with ExitStack() as hooks:
+        for layer, attention in enumerate(attentions):
+            hooks.enter_context(attention.output.register_forward_pre_hook(_scaling(gates, layer)))
+        yield
+
+
+@torch.no_grad()
+def check_gates(model: nn.Module, batch: Mapping[str, Tensor], part: str = "encoder") -> None:
+    """Makes sure that gates act: masking the heads of any one layer must change the output of the model.
+
+    Args:
+        model: As in `head_shape`, in evaluation mode.
+        batch: Inputs of the model; one example suffices.
+        part: As in `head_shape`.
+
+    Raises:
+        ValueError: If the model is in training mode; and as in `head_shape`.
+        RuntimeError: If masking some layers does not change the output; it names them.
+    """
+    if model.training:
+        raise ValueError("model: in training mode dropout changes the output too; call model.eval() first")
+    layers, heads = head_shape(model, part)
+    plain = _output(model, batch)
+    idle = []
+    for layer in range(layers):
+        others = torch.arange(layers) != layer
+        with head_gates(model, others.unsqueeze(1).expand(layers, heads), part):
+            if torch.equal(plain, _output(model, batch)):
+                idle.append(layer)
+    if idle:
+        raise RuntimeError(
+            f"masking the {part} heads of layers {idle} does not change the output of {type(model).__name__}: "
+            "its forward pass skips the hooks (was it compiled before?) or does not use these layers"
+        )
+
+
+def _scaling(gates: Tensor, layer: int) -> Callable[[nn.Module, tuple[Tensor]], Tensor]:
+    """A pre-hook that scales each head's slice of what enters an output projection."""
+
+    def scale(_projection: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        (context,) = inputs
+        gate = gates[..., layer, :]
+        if gate.ndim == 2:
+            if len(gate) != len(context):
+                raise ValueError(f"gates: given for {len(gate)} examples, but the batch has {len(context)}")
+            gate = gate.unsqueeze(1)  # the same at every position
+        by_head = context.unflatten(-1, (gate.shape[-1], -1))
+        return (by_head * gate.unsqueeze(-1).to(context)).flatten(-2)
+
+    return scale
+
+
+def _output(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """The logits of a task model, else the first tensor that the model returns."""
+    output = model(**batch)
+    logits = getattr(output, "logits", None)
+    return output[0] if logits is None else logits

@@ -1,0 +1,137 @@
+"""Masked language modelling: the training loop that gives a small encoder its weights."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from xsub_utils.models.batches import IGNORED, token_masker
+
+_LOG_EVERY = 50  # steps
+
+
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """Shape of an encoder and course of its pre-training.
+
+    Attributes:
+        layers, heads, width, intermediate: Shape; `heads` divides `width`.
+        vocab_size: Sub-words of the tokenizer, where one is trained.
+        max_length: Longest input in sub-words, special tokens included.
+        steps: Updates of AdamW, each on `batch_size` texts of similar length, masked anew every time.
+        lr: Highest learning rate; it rises over `warmup` steps, then falls to zero along a cosine.
+        weight_decay: Of AdamW, on matrices alone.
+        dropout: Of hidden states and attention; saved in the configuration, so that fine-tuning uses it too.
+        mask_share: Share of the sub-words to predict.
+        seed: Decides initial weights, order and masking; same seed, machine and thread count, same bytes.
+        dtype: How the weights are stored, "float32" or "float16"; they are trained in float32.
+    """
+
+    layers: int = 6
+    heads: int = 8
+    width: int = 96
+    intermediate: int = 192
+    vocab_size: int = 2000
+    max_length: int = 128
+    steps: int = 3000
+    batch_size: int = 64
+    lr: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    dropout: float = 0.0
+    mask_share: float = 0.15
+    seed: int = 0
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"heads={self.heads} does not divide width={self.width}")
+        if self.dtype not in ("float32", "float16"):
+            raise ValueError(f"dtype={self.dtype!r} is unknown; valid are float32, float16")
+
+
+def train_masked_lm(
+    model: nn.Module,
+    rows: list[Int[Tensor, " _positions"]],
+    tokenizer,
+    settings: PretrainingSettings,
+    progress: bool = True,
+) -> list[dict[str, int | float]]:
+    """Loss curve of masked language modelling, in nats per masked token; the model is trained in place.
+
+    Args:
+        model: An XLM-R with its language-modelling head.
+        rows: Token ids of the texts, special tokens included.
+        tokenizer: Tells the mask token and the special tokens.
+        settings: Course of the training.
+        progress: Show a bar on stderr.
+
+    Returns:
+        `step` and mean `loss` of every 50 steps.
+    """
+    model.train()
+    optimizer, schedule = _optimizer(model, settings)
+    batches = _masked_batches(rows, tokenizer, settings)
+    curve, recent = [], []
+    bar = tqdm(range(1, settings.steps + 1), desc="pre-training", unit="step", disable=not progress)
+    for step in bar:
+        loss = _masked_loss(model, *next(batches))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        recent.append(loss.item())
+        if step % _LOG_EVERY == 0 or step == settings.steps:
+            curve.append({"step": step, "loss": round(float(np.mean(recent)), 4)})
+            bar.set_postfix(loss=curve[-1]["loss"])
+            recent.clear()
+    return curve
+
+
+def _optimizer(model: nn.Module, settings: PretrainingSettings):
+    """AdamW and its learning-rate schedule."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+
+    def factor(step: int) -> float:
+        falling = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+        return min((step + 1) / max(1, settings.warmup), 0.5 + 0.5 * math.cos(math.pi * max(0.0, falling)))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _masked_batches(rows: list[Tensor], tokenizer, settings) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless inputs and labels: in an epoch, batches of texts of similar length come in random order."""
+    rng = np.random.default_rng(settings.seed)
+    mask = token_masker(tokenizer, settings.mask_share)
+    lengths = np.array([len(row) for row in rows])
+    starts = np.arange(0, len(rows), settings.batch_size)
+    while True:
+        shuffled = rng.permutation(len(rows))
+        by_length = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+        for start in rng.permutation(starts):
+            chosen = [rows[i] for i in by_length[start : start + settings.batch_size]]
+            ids = pad_sequence(chosen, batch_first=True, padding_value=tokenizer.pad_token_id)
+            inputs, labels = mask(ids.numpy(), rng)
+            yield torch.from_numpy(inputs), torch.from_numpy(labels)
+
+
+def _masked_loss(
+    model: nn.Module,
+    ids: Int[Tensor, "examples positions"],
+    labels: Int[Tensor, "examples positions"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy per masked token; to save time, only these positions are compared with the vocabulary."""
+    attended = (ids != model.config.pad_token_id).long()
+    hidden = model.base_model(input_ids=ids, attention_mask=attended).last_hidden_state
+    masked = labels != IGNORED
+    return nn.functional.cross_entropy(model.lm_head(hidden[masked]), labels[masked])

@@ -1,0 +1,1 @@
+"""How alike masks are, and how alike representations are."""

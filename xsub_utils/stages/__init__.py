@@ -1,1 +1,0 @@
-"""The tables of the notebooks: one module a notebook, each function a tidy table out of a `Study`."""

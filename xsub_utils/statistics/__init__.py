@@ -1,0 +1,1 @@
+"""Inference for matrices and crossed designs, and components of variance."""

@@ -1,0 +1,277 @@
+"""The two halves of a model at a level: what its lower layers give, and what its upper layers make of it.
+
+Level 0 is the output of the embeddings, level l the output of layer l, before any norm that follows the last.
+Models are never touched: a half is a copy of the modules that shares the weights.
+"""
+
+import copy
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from xsub_utils._internal.validation import one_of
+from xsub_utils.evaluation.scores import forward, reads_first_token_only, split_labels
+from xsub_utils.heads.gates import head_gates
+from xsub_utils.heads.removal import remove_heads
+from xsub_utils.models.architectures import REMOVABLE, head_shape
+from xsub_utils.models.batches import IGNORED
+
+Batch = Mapping[str, Tensor]
+States = Float[Tensor, "examples tokens features"]
+Gates = Shaped[Tensor, "layers heads"]  # a mask, or factors
+
+# Paths of the embeddings and of the layers in the base model: encoders whose embeddings enter the first layer as
+# they are, and whose layers need nothing of each other but the states.
+_BERT = ("embeddings", "encoder.layer")
+_PLACES = {
+    "bert": _BERT,
+    "camembert": _BERT,
+    "distilbert": ("embeddings", "transformer.layer"),
+    "modernbert": ("embeddings", "layers"),
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "xlm-roberta-xl": _BERT,
+}
+
+_MASK_PER_QUERY = ("eager", "sdpa")  # attention whose masks have a row per query
+
+
+class CutModel:
+    """A copy of a model in evaluation mode, with gates in force, that shares its weights and can be cut at a level.
+
+    Args:
+        model: A transformers encoder, with a task head if it is to `run`; left as it was.
+        gates: Head mask or gates; None leaves the model whole.
+
+    Raises:
+        ValueError: If the architecture is not supported or the gates do not fit.
+    """
+
+    def __init__(self, model: nn.Module, gates: Gates | None):
+        model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        self._paths = _PLACES[one_of("model", model_type, _PLACES)]
+        self.model = _sharing_copy(model)
+        self._in_force = ExitStack()
+        if gates is not None and self._can_lose(gates, model_type):
+            self.model = remove_heads(self.model, gates.bool(), share=True)  # computes the same, in less time
+        elif gates is not None:
+            self._in_force.enter_context(head_gates(self.model, gates))
+        self.embeddings, layers = map(self.model.base_model.get_submodule, self._paths)
+        self.layers = list(layers)
+        self._first_only = reads_first_token_only(self.model)
+        self._end_layers = [*self.layers[:-1], self._last_layer()]
+
+    def _can_lose(self, gates: Gates, model_type: str) -> bool:
+        """Whether the gates only keep or prune, and no other gates are in force that the heads would take along."""
+        hooks = any(module._forward_pre_hooks for module in self.model.modules())
+        fit = model_type in REMOVABLE and gates.shape == head_shape(self.model)
+        return fit and not hooks and bool((gates == gates.bool()).all())
+
+    def check(self, level: int) -> None:
+        """Raises a ValueError unless the model has such a level."""
+        if not 0 <= level <= len(self.layers):
+            raise ValueError(
+                f"level={level}: {type(self.model).__name__} has {len(self.layers)} layers; "
+                f"0 (embeddings) to {len(self.layers)} would be right"
+            )
+
+    @torch.no_grad()
+    def read(self, batch: Batch, levels: Collection[int]) -> dict[int, States]:
+        """States of all tokens at each level, from the layers up to the last of these."""
+        self._assemble(self.embeddings, self.layers[: max(levels)])
+        found: dict[int, Tensor] = {}
+        with ExitStack() as hooks:
+            for level in levels:
+                module = self.layers[level - 1] if level else self.embeddings
+                hooks.enter_context(module.register_forward_hook(partial(_note, found, level)))
+            self.model.base_model(**split_labels(self.model, batch)[1])
+        return found
+
+    def tokens_read(self, level: int) -> int | None:
+        """Number of leading tokens whose states at the level matter to `run`; None for all."""
+        return 1 if self._first_only and level == len(self.layers) else None
+
+    def run(self, batch: Batch, states: States, level: int) -> tuple[Shaped[Tensor, "..."], Shaped[Tensor, "..."]]:
+        """Labels of the batch, and the logits that follow from the states at a level.
+
+        Raises:
+            ValueError: If the model has no task head, or the batch no labels of its classes.
+        """
+        if self.model.base_model is self.model:
+            raise ValueError(f"end: {type(self.model).__name__} has no task head; a model for a task would be right")
+        left = self._end_layers[level:]
+        self._assemble(_Given(states.to(next(self.model.parameters()))), left)
+        labels, logits = forward(self.model, batch) if left else _run_head(self.model, batch, states.shape[1])
+        _check_classes(labels, logits)
+        return labels, logits
+
+    def _last_layer(self) -> nn.Module:
+        """The last layer, spared what a classifier that reads the first token alone never reads."""
+        spared = self._first_only and self.model.config._attn_implementation in _MASK_PER_QUERY
+        if not spared or not hasattr(self.layers[-1].attention.self, "query"):  # no head is left there
+            return self.layers[-1]
+        layer = _sharing_copy(self.layers[-1])
+        layer.attention.self = _FirstQuery(layer.attention.self)
+        return layer
+
+    def _assemble(self, embeddings: nn.Module, layers: list[nn.Module]) -> None:
+        for path, part in zip(self._paths, (embeddings, nn.ModuleList(layers)), strict=True):
+            self.model.base_model.set_submodule(path, part)
+
+
+class StateCache:
+    """States of models, computed once for all stitches that need them, as far as they fit.
+
+    Pairs of models that share a front, an end, or their data share this work if they are given one cache. It
+    holds on to models and batches, and takes both to stay as they are. States that do not fit are computed
+    again whenever they are needed, and come out the same.
+
+    Args:
+        max_bytes: Most that the states kept may take, in bytes on the device of their model. One level of a
+            model takes 4 · tokens · width in float32, padding included.
+        levels: Levels to compute together as soon as one of them is asked for, since a single pass gives all,
+            for as long as there is room; by default none but the one asked for.
+
+    Raises:
+        ValueError: If `max_bytes` is negative.
+    """
+
+    def __init__(self, max_bytes: int = 2**30, levels: Iterable[int] = ()):
+        if max_bytes < 0:
+            raise ValueError(f"max_bytes={max_bytes}: no room can be negative; 0 or more would be right")
+        self.max_bytes, self.bytes, self._full = max_bytes, 0, max_bytes == 0
+        self._levels = frozenset(levels)
+        self._models: dict[tuple, CutModel] = {}
+        self._states: dict[tuple, States] = {}
+        self._alive: dict[int, object] = {}  # so that nothing else gets their ids
+
+    def model(self, model: nn.Module, gates: Gates | None) -> CutModel:
+        """The copy of a model under gates."""
+        key = self._key(model), _content(gates)
+        if key not in self._models:
+            self._models[key] = CutModel(model, gates)
+        return self._models[key]
+
+    def states(self, model: CutModel, batch: Batch, level: int) -> States:
+        """States of all tokens of a batch, from the `model` of this cache, at a level.
+
+        Raises:
+            ValueError: If there is no such level.
+        """
+        model.check(level)
+        key = self._key(model), self._key(batch)
+        if (*key, level) not in self._states:
+            together = level in self._levels and not self._full
+            wanted = self._wanted(model, level, together)
+            found = model.read(batch, [one for one in wanted if (*key, one) not in self._states])
+            self._keep({(*key, one): states for one, states in found.items()})
+            return found[level]
+        return self._states[*key, level]
+
+    def _wanted(self, model: CutModel, level: int, together: bool) -> set[int]:
+        return {level, *self._levels.intersection(range(len(model.layers) + 1))} if together else {level}
+
+    def _keep(self, found: Mapping[tuple, States]) -> None:
+        for key, states in found.items():
+            if self.bytes + states.nbytes <= self.max_bytes:
+                self._states[key] = states
+                self.bytes += states.nbytes
+            else:
+                self._full = True
+
+    def _key(self, thing: object) -> int:
+        self._alive[id(thing)] = thing
+        return id(thing)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models, where they are cut, and the states of both."""
+
+    front: CutModel
+    end: CutModel
+    level: int
+    cache: StateCache
+
+    def states(self, batch: Batch) -> Float[Tensor, "examples tokens front"]:
+        """States of the front, of those tokens that the end reads."""
+        return self.cache.states(self.front, batch, self.level)[:, : self.end.tokens_read(self.level)]
+
+    def tokens(self, batch: Batch) -> tuple[Float[Tensor, "tokens front"], Float[Tensor, "tokens end"]]:
+        """States of the tokens that are not padding at both ends of the map, in float64."""
+        x, y = (self.cache.states(model, batch, self.level) for model in (self.front, self.end))
+        mask = batch.get("attention_mask", torch.ones(x.shape[:2])) != 0
+        return x[mask.to(x.device)].double().to(y.device), y[mask.to(y.device)].double()
+
+
+class _Given(nn.Module):
+    """In place of the embeddings: the states that it is given."""
+
+    def __init__(self, states: Tensor):
+        super().__init__()
+        self.states = states
+
+    def forward(self, *_inputs: object, **_options: object) -> Tensor:
+        return self.states
+
+
+class _FirstQuery(nn.Module):
+    """Self-attention of BERT and its kin, from the first token alone to all; `forward` lets no other pass."""
+
+    def __init__(self, attention: nn.Module):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, states: Tensor, attention_mask: Tensor | None = None, **_options: object) -> tuple[Tensor, None]:
+        whole = self.attention
+        projections = ((whole.query, states[:, :1]), (whole.key, states), (whole.value, states))
+        heads = [
+            part(what).unflatten(-1, (-1, whole.attention_head_size)).transpose(1, 2) for part, what in projections
+        ]
+        mask = None if attention_mask is None else attention_mask[:, :, :1]
+        context = nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+        return context.transpose(1, 2).flatten(2), None
+
+
+def _sharing_copy(model: nn.Module) -> nn.Module:
+    """Modules of its own, in evaluation mode, over the same weights, none of which takes gradients."""
+    shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
+    shared |= {id(buffer): buffer for buffer in model.buffers()}
+    return copy.deepcopy(model, shared).eval()
+
+
+def _note(found: dict[int, Tensor], level: int, _module: nn.Module, _inputs: tuple, output: object) -> None:
+    """A forward hook."""
+    found[level] = output[0] if isinstance(output, tuple) else output
+
+
+def _content(gates: Gates | None) -> tuple | None:
+    """What tells gates apart."""
+    return None if gates is None else (tuple(gates.shape), gates.double().numpy(force=True).tobytes())
+
+
+def _run_head(model: nn.Module, batch: Batch, tokens: int) -> tuple[Tensor, Tensor]:
+    """Labels, and logits from the first tokens, without any layer, which `forward` would ask for."""
+    if "labels" not in batch:
+        raise ValueError(f"batches must hold 'labels' to be scored, got only {sorted(batch)}")
+    labels, inputs = split_labels(model, batch)
+    return labels, model(**{name: values[:, :tokens] for name, values in inputs.items()}).logits
+
+
+def _check_classes(labels: Tensor, logits: Tensor) -> None:
+    if labels.shape != logits.shape[:-1] or labels.is_floating_point():
+        raise ValueError(
+            f"batches: labels of shape {tuple(labels.shape)} and {labels.dtype} do not fit the logits of the end "
+            f"model, of shape {tuple(logits.shape)}; batches of the end model's task would be right"
+        )
+    wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= logits.shape[-1])]
+    if len(wrong):
+        raise ValueError(
+            f"batches: a label is {int(wrong[0])}, but the end model has {logits.shape[-1]} classes; batches "
+            "of the end model's task would be right"
+        )

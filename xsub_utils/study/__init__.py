@@ -1,0 +1,1 @@
+"""The study: notebooks' tables and figures, and the configurations that decide them."""

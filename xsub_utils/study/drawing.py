@@ -1,0 +1,134 @@
+"""Figures drawn, saved and drawn again.
+
+`save` writes PNG (for reading), PDF (for papers) and the CSV beside them, all byte-stable. `python -m
+xsub_utils.study.drawing FOLDER` draws every figure below a folder again from its CSV, with no model.
+"""
+
+import argparse
+import importlib
+import io
+import pkgutil
+import re
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import xsub_utils.study
+from xsub_utils.study.plots import QUALITATIVE
+from xsub_utils.study.registry import DRAWINGS
+
+AS_WRITTEN = {"keep_default_na": False, "na_values": ["nan"]}  # no language is missing because it is called "na"
+UNDRAWN = "-"  # in place of a folder of figures: draw none
+
+
+def theme() -> None:
+    """Set the look of all figures: seaborn's white grid, colour-blind safe colours, 10 pt."""
+    sns.set_theme("paper", "whitegrid", QUALITATIVE, rc={"figure.dpi": 90, "savefig.dpi": 150})
+    mpl.rcParams.update({"figure.constrained_layout.use": True, "pdf.fonttype": 42, "axes.titlesize": 10})
+
+
+def _register_all() -> None:
+    """Import the figures of every notebook."""
+    for module in pkgutil.iter_modules(xsub_utils.study.__path__):
+        if module.name.startswith("nb"):
+            importlib.import_module(f"xsub_utils.study.{module.name}.figures")
+
+
+def draw(name: str, table: pd.DataFrame) -> Figure:
+    """The figure called `name` (such as "02_survival"), drawn from its tidy table.
+
+    Raises:
+        ValueError: If no drawing has that name, or the table is empty.
+    """
+    _register_all()
+    slug = re.sub(r"^\d+_", "", name)
+    if slug not in DRAWINGS:
+        raise ValueError(f"name={name!r}: no such figure; there are {', '.join(sorted(DRAWINGS))}")
+    if table.empty:
+        raise ValueError(f"table of figure {name!r} is empty: nothing to draw")
+    theme()
+    state = np.random.get_state()
+    np.random.seed(0)  # seaborn jitters points by numpy's global generator
+    try:
+        figure = DRAWINGS[slug](table)
+    finally:
+        np.random.set_state(state)
+    return _laid_out(figure)
+
+
+def _laid_out(figure: Figure) -> Figure:
+    """The figure with its layout made once, as for a PNG: the same in all files, and not made for each again."""
+    shown = figure.dpi
+    figure.set_dpi(mpl.rcParams["savefig.dpi"])  # the width of text depends on it a little
+    for _ in range(2):  # squares find their place by the first layout
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    figure.set_dpi(shown)
+    return figure
+
+
+def save(figure: Figure, name: str, table: pd.DataFrame, folder: str | Path) -> None:
+    """Write `<folder>/<name>.png`, `.pdf` and `.csv`; the same table gives the same bytes.
+
+    Args:
+        figure: What `draw(name, table)` gave.
+        name: Number of the notebook and a slug, such as "02_survival".
+        table: The tidy table that the figure is drawn from.
+        folder: Where to; made if absent. An empty string writes nothing.
+    """
+    if not str(folder):
+        return
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.csv").write_text(_csv(table), encoding="utf-8")
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+
+
+def show(name: str, table: pd.DataFrame, folder: str | Path = "") -> None:
+    """Draw a figure, save it if a folder is given, and display it in the notebook.
+
+    With "-" as folder nothing is drawn: the cells of a sweep compute, and the run that has them all draws.
+    """
+    if str(folder) == UNDRAWN:
+        return
+    table = pd.read_csv(io.StringIO(_csv(table)), **AS_WRITTEN)  # so that `redraw` gives the same bytes
+    save(draw(name, table), name, table, folder)
+    plt.show()
+
+
+def redraw(root: Path) -> list[str]:
+    """Draw again every figure below `root` from its CSV; returns what was drawn."""
+    drawn = []
+    for csv in tqdm(sorted(root.rglob("[0-9][0-9]_*.csv")), desc="redraw", disable=None):
+        table = pd.read_csv(csv, **AS_WRITTEN)
+        figure = draw(csv.stem, table)
+        save(figure, csv.stem, table, csv.parent)
+        plt.close(figure)
+        drawn.append(str(csv.relative_to(root).with_suffix("")))
+    return drawn
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, float_format="%.6g", na_rep="nan", lineterminator="\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Draw them and say how many; the exit status is 1 if there were none."""
+    parser = argparse.ArgumentParser("python -m xsub_utils.study.drawing", description="Draw figures from their CSVs.")
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args(arguments).folder
+    drawn = redraw(folder)
+    print(f"{len(drawn)} figures redrawn in {folder}")
+    return 0 if drawn else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Notebook 02: a subnetwork for each language."""

@@ -1,0 +1,1 @@
+"""Notebook 05: attribution to training data."""

@@ -1,0 +1,167 @@
+"""Notebook 05, models trained on other data: without influential examples, with more or less of one language, or none.
+
+All train on a part of the task's training data only, so that what is left out weighs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from xsub_utils._internal import store
+from xsub_utils.attribution import top_k, tracin
+from xsub_utils.evaluation.scores import forward
+from xsub_utils.gradients import capture
+from xsub_utils.study.nb05_attribution.examples import batches_of, by_length
+from xsub_utils.study.nb05_attribution.tables import long_shares
+from xsub_utils.study.study import Study, encoder_identity, load_model
+from xsub_utils.training import finetune, settings
+
+TOP, BOTTOM, NOTHING = "most helpful", "most harmful", "nothing"
+RANDOM, ALIKE = "random", "random, alike"  # alike: as many of each language and label as the most helpful
+
+
+def removals(
+    study: Study, task: str, seed: int, targets: Sequence[str], size: int, test_size: int, share: float = 0.1
+) -> pd.DataFrame:
+    """What it does to the predictions in a language to train without the examples that count most for them.
+
+    Influence is that on all test examples of a language together; each model is trained anew, with the same seed.
+
+    Args:
+        study, task, seed: Of the model.
+        targets: Languages of the test examples.
+        size: Training examples per language, of which `share` (of all languages together) are removed.
+        test_size: Test examples of a language.
+        share: Of the training examples.
+
+    Returns:
+        task, seed, language, removed ("nothing", "most helpful", "most harmful", "random", "random, alike"), confidence
+        (mean probability of the right answer), loss (mean, in nats), change (of confidence).
+    """
+    rows = _pool(study, task, dict.fromkeys(study.languages, size))
+    base, tables = _trained(study, task, seed, rows), []
+    for language in targets:
+        test = study.task(task).examples("report", language).head(test_size)
+        order = np.argsort(-_scores(study, task, base, rows, test, together=True)[0].numpy(), kind="stable")
+        count = round(share * len(rows))
+        generator = np.random.default_rng([seed, study.languages.index(language)])
+        gone = {
+            NOTHING: order[:0],
+            TOP: order[:count],
+            BOTTOM: order[-count:],
+            RANDOM: generator.permutation(order)[:count],
+            ALIKE: _alike(rows, order[:count], generator),
+        }
+        found = []
+        for name, places in gone.items():
+            folder = _trained(study, task, seed, rows.drop(rows.index[places]))
+            found.append((name, *_confidence(study, task, folder, test)))
+        table = pd.DataFrame(found, columns=["removed", "confidence", "loss"])
+        tables.append(table.assign(language=language, change=table["confidence"] - table["confidence"].iloc[0]))
+    return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed)
+
+
+def _alike(rows: pd.DataFrame, places: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Random examples, as many of each language and label as there are at these places."""
+    columns = ["language", *(["label"] if "label" in rows else [])]
+    groups = rows.groupby(columns).ngroup().to_numpy()
+    counts = np.bincount(groups[places], minlength=groups.max() + 1)
+    drawn = [generator.permutation(np.flatnonzero(groups == group))[:count] for group, count in enumerate(counts)]
+    return np.concatenate(drawn)
+
+
+def imbalances(
+    study: Study, task: str, seed: int, languages: Sequence[str], size: int, test_size: int, top: int,
+    factors: Sequence[float] = (0, 0.1, 0.5, 1, 2),
+) -> pd.DataFrame:  # fmt: skip
+    """Which languages' examples count when one language has fewer or more than the others.
+
+    Args:
+        study, task, seed: Of the model.
+        languages: Whose share of the training data is changed, one at a time.
+        size: Training examples of each other language.
+        test_size, top: As in `attribution.Plan`.
+        factors: What `size` is multiplied by for that language; 0 leaves it out of training.
+
+    Returns:
+        task, seed, changed (language), factor, language and id (of the test example), train, share, chance (the
+        share of the training language in the training data).
+    """
+    data, tables = study.task(task), []
+    test = by_length(pd.concat([data.examples("report", code).head(test_size) for code in study.languages]), data.kind)
+    for changed in languages:
+        for factor in factors:
+            counts = {code: size if code != changed else round(factor * size) for code in study.languages}
+            rows = _pool(study, task, counts)
+            scores = _scores(study, task, _trained(study, task, seed, rows), rows, test, together=False)
+            table = long_shares(test, [top_k.top_shares(scores, rows["language"].tolist(), top)])
+            part = table["train"].map(rows["language"].value_counts(normalize=True))
+            tables.append(table.assign(changed=changed, factor=float(factor), chance=part))
+    return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed)
+
+
+def _pool(study: Study, task: str, counts: dict[str, int]) -> pd.DataFrame:
+    """The first training examples of each language, by length."""
+    data = study.task(task)
+    short = {code: count for code, count in counts.items() if count > len(data.examples("train", code))}
+    if short:
+        raise ValueError(
+            f"training examples: {short} are asked for, there are {study.train_size} per language; smaller sizes or a "
+            "larger train_size would be right"
+        )
+    return by_length(pd.concat([data.examples("train", code).head(count) for code, count in counts.items()]), data.kind)
+
+
+def _trained(study: Study, task: str, seed: int, rows: pd.DataFrame) -> Path:
+    """Folder of a model fine-tuned on these training examples only."""
+    data, encoder = study.task(task), study.encoder_folder()
+    rows = rows.sort_values(["language", "id"], kind="stable").reset_index(drop=True)
+    chosen = settings.preset(study.preset, data)
+    chosen = replace(chosen, epochs=study.epochs or chosen.epochs, eval_size=0)
+    key = {
+        "task": data.identity,
+        "rows": _digest(rows),
+        "encoder": encoder_identity(encoder),
+        "seed": seed,
+        "settings": asdict(chosen),
+    }
+
+    def build(out: Path) -> None:
+        part = replace(data, splits={**data.splits, "train": rows}, identity=store.digest([data.identity, key["rows"]]))
+        present = [code for code in study.languages if (rows["language"] == code).any()]
+        finetune.finetune(part, encoder, seed, out, languages=present, settings=chosen)
+
+    return store.get_or_build("model-of-part", key, build, resume=True)
+
+
+def _scores(study: Study, task: str, folder: Path, rows: pd.DataFrame, test: pd.DataFrame, together: bool) -> Tensor:
+    """Influence of each training example on each test example, or on all of them together; stored."""
+
+    def build(out: Path) -> None:
+        data, groups = study.task(task), ["all"] * len(test) if together else None
+        sides = (batches_of(study, data, side) for side in (rows, test))
+        found = tracin.influence(finetune.checkpoints(folder), *sides, test_groups=groups)
+        np.save(out / "scores.npy", found.scores.numpy())
+
+    key = {"model": folder.name, "rows": _digest(rows), "test": _digest(test), "together": together}
+    return torch.from_numpy(np.load(store.get_or_build("influence-of-part", key, build, code=[tracin]) / "scores.npy"))
+
+
+def _confidence(study: Study, task: str, folder: Path, test: pd.DataFrame) -> tuple[float, float]:
+    """Mean probability of the right answers, and mean loss."""
+    model, found = load_model(folder), []
+    with torch.no_grad():
+        for batch in batches_of(study, study.task(task), test):
+            labels, logits = forward(model, batch)
+            found.append(capture.example_loss(logits, labels))
+    losses = torch.cat(found).double()
+    return float(losses.neg().exp().mean()), float(losses.mean())
+
+
+def _digest(rows: pd.DataFrame) -> str:
+    return store.digest(rows[["id", "language"]].to_dict("list"))

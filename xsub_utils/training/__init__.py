@@ -1,0 +1,1 @@
+"""Fine-tuning: full, through subnetworks, sparse, and of lottery tickets."""

@@ -1,0 +1,1 @@
+"""Masks of single weights: what can be pruned, and by which criterion."""

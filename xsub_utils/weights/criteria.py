@@ -1,0 +1,127 @@
+"""Which weights a ticket keeps: the largest of something, or random ones."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xsub_utils.evaluation.scores import Batches
+from xsub_utils.gradients.capture import Capture, example_loss
+from xsub_utils.gradients.factors import Outer, Part
+from xsub_utils.gradients.prepared import prepared
+from xsub_utils.weights.masks import WeightMask, largest
+from xsub_utils.weights.prunable import groups, prunable_weights
+
+
+def keep_largest(
+    values: Mapping[str, Float[Tensor, "..."]],
+    sparsity: float,
+    *,
+    within: WeightMask | None = None,
+    scope: str = "global",
+) -> dict[str, Tensor]:
+    """The mask that keeps the entries of largest magnitude and drops a share, the sparsity, of all.
+
+    Of trained weights this is a step of iterative magnitude pruning, of pre-trained ones one-shot pruning, of changes
+    in fine-tuning the mask of LT-SFT, of `fisher_information` the mask of FISH.
+
+    Args:
+        values: Name → tensor, such as `prunable_weights(model)`.
+        sparsity: Share of all entries that is not kept, in [0, 1); of n entries round(sparsity · n), exactly, of every
+            stack or matrix apart if the scope says so.
+        within: A mask, of which the new one keeps a part; the share is still of all entries.
+        scope: Among what magnitudes are compared: "global", "stack" (encoder and decoder apart) or "matrix".
+
+    Raises:
+        ValueError: If the sparsity is outside [0, 1) or lower than that of `within`, which may also not fit, or a value
+            is nan.
+
+    Source: Foroutan et al. 2022, algorithm 1; torch.nn.utils.prune.global_unstructured gives the same mask, but for
+    ties, of which the first entries are kept here.
+    """
+    _check_sparsity(sparsity)
+    _check_within(values, within)
+    found: dict[str, Tensor] = {}
+    for names in groups(values, scope):
+        total = sum(values[name].numel() for name in names)
+        count = total - round(sparsity * total)
+        some = {name: values[name].detach() for name in names}
+        if within is None:
+            found |= largest(some, count)
+            continue
+        inside = {name: within[name].to(value.device) for name, value in some.items()}
+        left = {name: value[inside[name]] for name, value in some.items()}
+        if (remaining := sum(len(value) for value in left.values())) < count:
+            raise ValueError(
+                f"sparsity={sparsity}: that keeps {count} entries, but within keeps only {remaining}; a sparsity of "
+                f"{1 - remaining / total:.3f} or more would be right"
+            )
+        for name, kept in largest(left, count).items():
+            found[name] = inside[name].masked_scatter(inside[name], kept)
+    return {name: found[name] for name in values}
+
+
+def prune_randomly(mask: WeightMask, sparsity: float, seed: int) -> dict[str, Tensor]:
+    """A mask drawn from all those that keep only what the mask keeps, all but a share of all entries.
+
+    Of a mask of ones it is the random ticket of Foroutan et al. 2022; of a ticket the "ticket, then random" of their
+    footnote 9. `random_weight_mask` keeps, besides, as many entries of every matrix as another mask does.
+
+    Args:
+        mask: Name → True where an entry may be kept.
+        sparsity: As in `keep_largest`.
+        seed: Of the draw.
+
+    Raises:
+        ValueError: If the sparsity is outside [0, 1), or is lower than that of the mask.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    draws = {name: torch.rand(one.shape, generator=generator).to(one.device) for name, one in mask.items()}
+    return keep_largest(draws, sparsity, within=mask)
+
+
+def fisher_information(model: nn.Module, batches: Batches, loss=example_loss) -> dict[str, Float[Tensor, "..."]]:
+    """Diagonal of the empirical Fisher information of the prunable weights.
+
+    Args:
+        model: With the task head that fits the labels, on the device to compute on; it is left as it was.
+        batches: Dicts with `labels`.
+        loss: Logits and labels to a value for each example; by default the mean cross-entropy over its own labels.
+
+    Returns:
+        Name → mean over examples of the squared gradient of the loss, in nats².
+
+    Raises:
+        ValueError: If there is no batch, or one without labels.
+
+    Source: Sung et al. 2021, section 3.1 (FISH mask), with the true labels.
+    """
+    weights = prunable_weights(model)
+    total = {name: torch.zeros(weight.numel(), dtype=torch.float64) for name, weight in weights.items()}
+    count = 0
+
+    def add(name: str, part: Part) -> None:
+        vector = part.written_out() if isinstance(part, Outer) else part
+        total[name] += vector.values.square().sum(0, dtype=torch.float64).cpu()
+
+    capture = Capture(model, {id(weight): name for name, weight in weights.items()})
+    with prepared(model, None, {}, "encoder"), capture.hooked():
+        for batch in batches:
+            on = {name: tensor.to(next(model.parameters()).device) for name, tensor in batch.items()}
+            capture.gradients(on, loss, add)
+            count += capture.examples
+    if not count:
+        raise ValueError("batches: there is none, so there are no gradients")
+    return {name: (one / count).float().view(weights[name].shape) for name, one in total.items()}
+
+
+def _check_sparsity(sparsity: float) -> None:
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity={sparsity}: a share from 0, which keeps all, to below 1 would be right")
+
+
+def _check_within(values: Mapping[str, Tensor], within: WeightMask | None) -> None:
+    for name, value in values.items() if within is not None else ():
+        if name not in within or within[name].shape != value.shape or within[name].dtype != torch.bool:
+            raise ValueError(f"within: for {name!r} it holds no bool tensor of shape {tuple(value.shape)}")
