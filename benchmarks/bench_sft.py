@@ -94,7 +94,7 @@ def half_of_the_heads(model: nn.Module, number: int) -> Tensor:
 def tenth_of_the_weights(model: nn.Module, number: int = 0) -> dict[str, Tensor]:
     """The same for all languages; of the encoder."""
     inside = {name: value.detach() for name, value in model.named_parameters() if name.startswith("roberta.")}
-    return largest(inside, sum(value.numel() for value in inside.values()) // 10)
+    return largest(inside, count=sum(value.numel() for value in inside.values()) // 10)
 
 
 def half_of_the_weights(model: nn.Module, number: int) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ def half_of_the_weights(model: nn.Module, number: int) -> dict[str, Tensor]:
         for name, value in model.named_parameters()
         if "attention" in name and value.dim() == 2
     }
-    return random_weight_mask(like, number)
+    return random_weight_mask(like, seed=number)
 
 
 def compare_steps(load: Workload) -> Iterator[dict]:
@@ -137,7 +137,7 @@ def compare_selection(layers: int, repetitions: int) -> dict:
         prune.global_unstructured([(one, "weight") for one in modules], prune.L1Unstructured, amount=count)
         return [one.weight_mask.bool() for one in modules]
 
-    seconds, found = alternate({"torch": torchs, "ours": lambda: largest(values, count)}, repetitions)
+    seconds, found = alternate({"torch": torchs, "ours": lambda: largest(values, count=count)}, repetitions)
     differing = sum(int((a ^ b).sum()) for a, b in zip(found["torch"], found["ours"].values(), strict=True))
     assert differing <= 2e-6 * count, f"{differing} weights are selected otherwise, more than ties explain"
     name = f"{2 * count / 1e6:.0f} M weights"

@@ -82,7 +82,7 @@ def make_pair(load: Workload) -> Pair:
     front, end = make_model(load, 1), make_model(load, 2)
     front_mask, end_mask = (torch.rand(load.layers, load.heads, generator=rng) > 1 / 3 for _ in range(2))
     batches = make_batches(load)
-    answers, _ = predictions(end, batches, end_mask)
+    answers, _ = predictions(end, batches, gates=end_mask)
     batches = [batch | {"labels": answer} for batch, answer in zip(batches, answers, strict=True)]
     return Pair(front, end, front_mask, end_mask, batches)
 
@@ -192,7 +192,7 @@ def initial_map(pair: Pair, level: int) -> nn.Linear:
 
 def ours(pair: Pair, level: int, epochs: int, **options) -> Stitched:
     """With states of its own, or of the given cache."""
-    return stitch(pair.front, pair.end, level, pair.batches, epochs=epochs, lr=LR, **pair.gates, **options)
+    return stitch(pair.front, pair.end, pair.batches, level=level, epochs=epochs, lr=LR, **pair.gates, **options)
 
 
 def compare(load: Workload) -> list[dict]:
@@ -247,7 +247,7 @@ def compare_fronts(load: Workload, pair: Pair) -> list[dict]:
     cases = {
         "published": lambda: [published(one, level, load.epochs) for one in pairs],
         "alone": lambda: [ours(one, level, load.epochs) for one in pairs],
-        "together": lambda: stitch_fronts(fronts, pair.end, level, pair.batches, **options),
+        "together": lambda: stitch_fronts(fronts, pair.end, pair.batches, level=level, **options),
     }
     seconds, results = alternate(cases, load.repetitions)
     for one, right, found in zip(pairs, results["published"], results["together"], strict=True):

@@ -51,7 +51,7 @@ def of_torch(values: dict[str, Tensor]) -> list[Tensor]:
 
 def ours(values: dict[str, Tensor]) -> list[Tensor]:
     """Masks of `keep_largest`."""
-    return list(keep_largest(values, 0.5).values())
+    return list(keep_largest(values, sparsity=0.5).values())
 
 
 def selection(count: int, turns: int) -> Iterator[dict]:
@@ -113,13 +113,13 @@ def steps(load: Workload, prepare: Callable[[nn.Module], None]) -> Tensor:
 
 def of_pruning(model: nn.Module) -> None:
     """The forward pass multiplies weights and masks, as in the published code."""
-    for name, mask in keep_largest(prunable_weights(model), 0.5).items():
+    for name, mask in keep_largest(prunable_weights(model), sparsity=0.5).items():
         prune.custom_from_mask(model.get_submodule(name.removesuffix(".weight")), "weight", mask)
 
 
 def ticket(model: nn.Module) -> None:
     """Half of the weights."""
-    masked(model, keep_largest(prunable_weights(model), 0.5))
+    masked(model, keep_largest(prunable_weights(model), sparsity=0.5))
 
 
 def training(load: Workload) -> Iterator[dict]:
@@ -135,7 +135,7 @@ def training(load: Workload) -> Iterator[dict]:
 
 def storage(count: int) -> Iterator[dict]:
     """Size of a stored mask, and seconds to compare two."""
-    a, b = (keep_largest(weights(count, seed), 0.5) for seed in (0, 1))
+    a, b = (keep_largest(weights(count, seed), sparsity=0.5) for seed in (0, 1))
     with TemporaryDirectory() as folder:
         save_masks(Path(folder) / "mask.npz", a, {})
         size = (Path(folder) / "mask.npz").stat().st_size / 1e6

@@ -62,7 +62,7 @@ def test_two_features_by_hand():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 def test_agrees_with_gram_matrices(dtype, tolerance, method, debiased):
     xs, ys = levels(dtype=dtype), levels(widths=(31, 5), seed=7, dtype=dtype)
-    found = cka_matrix(xs, ys, debiased, method)
+    found = cka_matrix(xs, ys, debiased=debiased, method=method)
     assert found.dtype == torch.float64 and found.shape == (3, 2)
     torch.testing.assert_close(found, oracle(xs, ys, debiased), rtol=0, atol=tolerance)
 
@@ -73,7 +73,7 @@ def test_blocks_of_any_size(size, debiased, monkeypatch):
     monkeypatch.setattr(alignment, "_BLOCK", 32)
     xs, ys = levels(size, dtype=torch.float64), levels(size, (3,), seed=5, dtype=torch.float64)
     for method in METHODS:
-        found = cka_matrix(xs, ys, debiased, method)
+        found = cka_matrix(xs, ys, debiased=debiased, method=method)
         torch.testing.assert_close(found, oracle(xs, ys, debiased), rtol=0, atol=1e-10)
 
 
@@ -82,7 +82,7 @@ def test_blocks_of_any_size(size, debiased, monkeypatch):
 def test_levels_with_themselves(method, debiased):
     xs = levels()
     found = cka_matrix(xs, debiased=debiased, method=method)
-    torch.testing.assert_close(found, cka_matrix(xs, xs, debiased, method), rtol=0, atol=1e-7)
+    torch.testing.assert_close(found, cka_matrix(xs, xs, debiased=debiased, method=method), rtol=0, atol=1e-7)
     torch.testing.assert_close(found.diagonal(), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-14)
     torch.testing.assert_close(found, found.T, rtol=0, atol=1e-7)
 
@@ -111,8 +111,8 @@ def test_invariant_to_rotation_scale_and_shift(scale, debiased):
     x, _, y = levels(200)
     rotation = torch.linalg.qr(noise(24, 24, dtype=torch.float64)).Q
     moved = ((x.double() @ rotation + 5) * scale).float()
-    assert cka(x, moved, debiased) == pytest.approx(1, abs=1e-6)
-    assert cka(moved, y, debiased) == pytest.approx(cka(x, y, debiased), abs=1e-6)
+    assert cka(x, moved, debiased=debiased) == pytest.approx(1, abs=1e-6)
+    assert cka(moved, y, debiased=debiased) == pytest.approx(cka(x, y, debiased=debiased), abs=1e-6)
 
 
 @pytest.mark.parametrize(("size", "biased"), [(100, 0.885), (500, 0.607)])
@@ -224,7 +224,10 @@ X = noise(10, 3)
         (lambda: cka_matrix([X, X[:9]]), "xs[1]: has 9 examples, xs[0] has 10; the same"),
         (lambda: cka_matrix([X], [X, X[:9]]), "ys[1]: has 9 examples, xs[0] has 10; the same"),
         (lambda: cka(X[:3], X[:3]), "x: has 3 examples; at least 4 would be right for the debiased estimate"),
-        (lambda: cka(X[:1], X[:1], False), "x: has 1 examples; at least 2 would be right for the biased estimate"),
+        (
+            lambda: cka(X[:1], X[:1], debiased=False),
+            "x: has 1 examples; at least 2 would be right for the biased estimate",
+        ),
         (lambda: cka(X, X / 0), "y: holds nan or infinite values; finite ones would be right"),
         (lambda: cka_matrix([X, X.log()]), "xs[1]: holds nan or infinite values"),
         (lambda: cka_matrix([]), "xs=[]: holds no representation; one tensor per level would be right"),

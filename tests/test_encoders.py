@@ -63,7 +63,7 @@ LAYOUTS = {
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     """A tiny random model of every layout, saved with a tokenizer, by its name."""
-    tokenizer = train_tokenizer(TEXTS, 50)
+    tokenizer = train_tokenizer(TEXTS, vocab_size=50)
     folders = {}
     for name, build in LAYOUTS.items():
         folders[name] = tmp_path_factory.mktemp(name)
@@ -109,7 +109,7 @@ def test_kind_chooses_the_class(stored, layout, kind, cls):
     if labels:
         assert model.config.id2label == {0: "no", 1: "yes", 2: "perhaps"}
         assert model.config.label2id == {"no": 0, "yes": 1, "perhaps": 2}
-    assert tokenizer.get_vocab() == train_tokenizer(TEXTS, 50).get_vocab()
+    assert tokenizer.get_vocab() == train_tokenizer(TEXTS, vocab_size=50).get_vocab()
 
 
 def test_loading_says_nothing_and_restores_transformers_logging(stored, capfd):
@@ -217,7 +217,7 @@ def test_the_packaged_encoder_is_found_in_the_package(stored, tmp_path, monkeypa
 def test_a_twin_has_the_shape_but_not_the_weights(stored, layout, kind):
     model, _ = load_encoder(stored[layout], kind, ["a", "b"] if kind == "sequence" else None)
     before, state = {n: t.clone() for n, t in model.state_dict().items()}, torch.get_rng_state()
-    twin, again, other = random_twin(model, 1), random_twin(model, 1), random_twin(model, 2)
+    twin, again, other = random_twin(model, seed=1), random_twin(model, seed=1), random_twin(model, seed=2)
     assert torch.equal(torch.get_rng_state(), state)
     assert type(twin) is type(model) and twin.config.to_dict() == model.config.to_dict()
     assert twin.config is not model.config and twin.training == model.training
@@ -238,12 +238,12 @@ def test_a_twin_follows_dtype_and_mode(stored):
 
 def test_a_tokenizer_is_the_same_for_the_same_texts():
     texts = [*TEXTS, *(chr(0x4E00 + i) * 2 for i in range(10))]
-    first, again = train_tokenizer(iter(texts), 60), train_tokenizer(texts, 60)
+    first, again = train_tokenizer(iter(texts), vocab_size=60), train_tokenizer(texts, vocab_size=60)
     assert first.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
 
 
 def test_a_tokenizer_has_the_layout_of_xlm_r():
-    tokenizer = train_tokenizer(TEXTS, 50, max_length=77)
+    tokenizer = train_tokenizer(TEXTS, vocab_size=50, max_length=77)
     assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]) == [0, 1, 2, 3, 4]
     pair = tokenizer.convert_ids_to_tokens(tokenizer("ani", "gilu")["input_ids"])
     first, second = tokenizer.tokenize("ani"), tokenizer.tokenize("gilu")
@@ -254,7 +254,9 @@ def test_a_tokenizer_has_the_layout_of_xlm_r():
 
 def test_rare_characters_become_unknown():
     rare = [chr(code) for code in range(0x4E00, 0x4E40)]
-    tokenizer = train_tokenizer(["aaaa bbbb", "ab" * 9, *rare], 30)  # 15 characters: ▁, a, b and the first rare ones
+    tokenizer = train_tokenizer(
+        ["aaaa bbbb", "ab" * 9, *rare], vocab_size=30
+    )  # 15 characters: ▁, a, b and the first rare ones
     known = [tokenizer.unk_token_id not in tokenizer(character)["input_ids"] for character in rare]
     assert known == [True] * 12 + [False] * 52 and len(tokenizer) == 30
 
@@ -304,7 +306,7 @@ def test_half_precision_is_half_the_size_and_loads_as_float32(pretrained, tmp_pa
 
 
 def test_pairs_and_a_tokenizer_of_ones_own(tmp_path):
-    tokenizer = train_tokenizer(TEXTS, 50, max_length=500)
+    tokenizer = train_tokenizer(TEXTS, vocab_size=50, max_length=500)
     texts = [*TEXTS[:3], *pairwise(TEXTS)]
     out = pretrain_encoder(texts, tmp_path, tokenizer=tokenizer, steps=1, progress=False, **TINY)
     assert tokenizer.model_max_length == 500 and load_encoder(out)[1].model_max_length == 16

@@ -33,7 +33,7 @@ from xsub_utils.training.trainer import LengthGrouped, Rows
 @pytest.fixture(scope="module")
 def finished(reviews, encoder, tmp_path_factory):
     """A run that nothing disturbed."""
-    return finetune(reviews, encoder, 3, tmp_path_factory.mktemp("run"), settings=QUICK, progress=False)
+    return finetune(reviews, encoder, seed=3, out=tmp_path_factory.mktemp("run"), settings=QUICK, progress=False)
 
 
 def content(folder):
@@ -56,13 +56,15 @@ def weights(folder):
     ],
 )
 def test_every_kind_is_learnt(name, row, better, encoder, tmp_path):
-    task = make_task(name, row, {"train": 120, "stop": 30})
-    folder = finetune(task, encoder, 0, tmp_path, settings=replace(QUICK, epochs=6), progress=False)
+    task = make_task(name, row, {"train": 120, "validation": 30})
+    folder = finetune(task, encoder, seed=0, out=tmp_path, settings=replace(QUICK, epochs=6), progress=False)
     mean = pd.read_csv(folder / "scores.csv").groupby("epoch")["score"].mean()
     assert better(mean[1], mean[6]), mean
     model, tokenizer = load_finetuned(folder)
     for code in LANGUAGES:
-        score = evaluate(model, make_batches(task.examples("stop", code), tokenizer, task.kind), task.metric)
+        score = evaluate(
+            model, make_batches(task.examples("validation", code), tokenizer, task.kind), metric=task.metric
+        )
         scores = pd.read_csv(folder / "scores.csv").set_index(["epoch", "language"])["score"]
         assert score == pytest.approx(scores[6, code])
 
@@ -115,7 +117,7 @@ def test_training_agrees_with_a_bare_loop(reviews, tokenizer, tmp_path):
     config = XLMRobertaConfig(vocab_size=len(tokenizer), num_labels=2, **SHAPE, **still)
     model = XLMRobertaForSequenceClassification(config)
     settings = Settings(epochs=2, batch_size=8, lr=0.01, warmup=3, weight_decay=0.1)
-    folder = finetune(reviews, (model, tokenizer), 5, tmp_path, settings=settings, progress=False)
+    folder = finetune(reviews, (model, tokenizer), seed=5, out=tmp_path, settings=settings, progress=False)
 
     rows = Rows(reviews.splits["train"], tokenizer, "sequence", 128)
     order = LengthGrouped(rows, 8, 5)
@@ -148,15 +150,17 @@ def test_training_agrees_with_a_bare_loop(reviews, tokenizer, tmp_path):
 def test_a_given_model_stays_as_it_is(reviews, tokenizer, tmp_path):
     model = XLMRobertaForSequenceClassification(XLMRobertaConfig(vocab_size=len(tokenizer), **SHAPE))
     before, config = copy.deepcopy(model.state_dict()), model.config.to_dict()
-    folder = finetune(reviews, (model, tokenizer), 0, tmp_path, settings=replace(QUICK, epochs=1), progress=False)
+    folder = finetune(
+        reviews, (model, tokenizer), seed=0, out=tmp_path, settings=replace(QUICK, epochs=1), progress=False
+    )
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.config.to_dict() == config
     assert load_finetuned(folder)[0].config.id2label == {0: "negative", 1: "positive"}
-    assert finetune(reviews, (model, tokenizer), 0, tmp_path, settings=replace(QUICK, epochs=1)) == folder
+    assert finetune(reviews, (model, tokenizer), seed=0, out=tmp_path, settings=replace(QUICK, epochs=1)) == folder
     with torch.no_grad():
         model.classifier.out_proj.bias += 1
     with pytest.raises(ValueError, match=r"holds another run, with \{'encoder': 'XLMRobertaFor"):
-        finetune(reviews, (model, tokenizer), 0, tmp_path, settings=replace(QUICK, epochs=1))
+        finetune(reviews, (model, tokenizer), seed=0, out=tmp_path, settings=replace(QUICK, epochs=1))
 
 
 def test_one_language_is_trained_and_all_are_scored(reviews, encoder, tmp_path, monkeypatch):
@@ -165,14 +169,16 @@ def test_one_language_is_trained_and_all_are_scored(reviews, encoder, tmp_path, 
     monkeypatch.setattr(
         Rows, "__init__", lambda self, examples, *rest: seen.append(examples) or init(self, examples, *rest)
     )
-    folder = finetune(reviews, encoder, 0, tmp_path, languages="qba", settings=replace(QUICK, epochs=1), progress=False)
+    folder = finetune(
+        reviews, encoder, seed=0, out=tmp_path, languages="qba", settings=replace(QUICK, epochs=1), progress=False
+    )
     assert set(seen[0]["language"]) == {"qba"} and len(seen[0]) == SIZES["train"]
     assert pd.read_csv(folder / "scores.csv")["language"].tolist() == list(LANGUAGES)
 
 
 def test_scores_may_be_left_out(reviews, encoder, tmp_path):
     settings = replace(QUICK, epochs=1, eval_size=0)
-    folder = finetune(reviews, encoder, 0, tmp_path, settings=settings, progress=False)
+    folder = finetune(reviews, encoder, seed=0, out=tmp_path, settings=settings, progress=False)
     assert pd.read_csv(folder / "scores.csv").empty
 
 
@@ -181,7 +187,7 @@ def test_patience_ends_training(metric, encoder, tmp_path):
     task = make_task("mlm", text_row)
     task = replace(task, spec=replace(task.spec, metric=metric))
     settings = replace(QUICK, epochs=9, lr=0.0, patience=2)
-    folder = finetune(task, encoder, 0, tmp_path, settings=settings, progress=False)
+    folder = finetune(task, encoder, seed=0, out=tmp_path, settings=settings, progress=False)
     assert len(checkpoints(folder)) == 3  # one best, two no better
 
 
@@ -190,7 +196,7 @@ def test_patience_ends_training(metric, encoder, tmp_path):
 
 def test_same_seed_same_bytes_and_other_seed_other_weights(finished, reviews, encoder, tmp_path):
     for seed in (3, 4):
-        finetune(reviews, encoder, seed, tmp_path / str(seed), settings=QUICK, progress=False)
+        finetune(reviews, encoder, seed=seed, out=tmp_path / str(seed), settings=QUICK, progress=False)
     assert content(tmp_path / "3") == content(finished)
     assert weights(tmp_path / "4/epoch-1") != weights(finished / "epoch-1")
 
@@ -203,7 +209,7 @@ def test_global_generators_are_left_alone(reviews, encoder, tmp_path):
     expected = draw()
     np.random.set_state(states[0])
     torch.set_rng_state(states[1])
-    finetune(reviews, encoder, 0, tmp_path, settings=replace(QUICK, epochs=1), progress=False)
+    finetune(reviews, encoder, seed=0, out=tmp_path, settings=replace(QUICK, epochs=1), progress=False)
     assert draw() == expected
 
 
@@ -283,32 +289,32 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
 ):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(owner, method, after(calls, getattr(owner, method), killed))
-        finetune(reviews, encoder, 3, tmp_path, settings=QUICK, progress=False)
+        finetune(reviews, encoder, seed=3, out=tmp_path, settings=QUICK, progress=False)
     assert (tmp_path / "_resume").is_dir()
-    finetune(reviews, encoder, 3, tmp_path, settings=QUICK, progress=False)
+    finetune(reviews, encoder, seed=3, out=tmp_path, settings=QUICK, progress=False)
     assert content(tmp_path) == content(finished)
 
 
 def test_a_run_survives_kill_9(encoder, tmp_path):
     task = make_task("mlm", text_row)
-    whole = finetune(task, encoder, 3, tmp_path / "whole", settings=QUICK, progress=False)
+    whole = finetune(task, encoder, seed=3, out=tmp_path / "whole", settings=QUICK, progress=False)
     child = os.fork()
     if child == 0:
         Rows.__getitems__ = after(15, Rows.__getitems__, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        finetune(task, encoder, 3, tmp_path / "again", settings=QUICK, progress=False)
+        finetune(task, encoder, seed=3, out=tmp_path / "again", settings=QUICK, progress=False)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert [path.name for path in checkpoints(tmp_path / "again")] == ["epoch-1", "epoch-2"]
-    finetune(task, encoder, 3, tmp_path / "again", settings=QUICK, progress=False)
+    finetune(task, encoder, seed=3, out=tmp_path / "again", settings=QUICK, progress=False)
     assert content(tmp_path / "again") == content(whole)
 
 
 def test_a_damaged_checkpoint_is_passed_over(finished, reviews, encoder, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Rows, "__getitems__", after(15, Rows.__getitems__, killed))
-        finetune(reviews, encoder, 3, tmp_path, settings=QUICK, progress=False)
+        finetune(reviews, encoder, seed=3, out=tmp_path, settings=QUICK, progress=False)
     state = tmp_path / "_resume/checkpoint-12/trainer_state.json"
     state.write_text(state.read_text()[:50])
-    finetune(reviews, encoder, 3, tmp_path, settings=QUICK, progress=False)
+    finetune(reviews, encoder, seed=3, out=tmp_path, settings=QUICK, progress=False)
     assert content(tmp_path) == content(finished)
 
 
@@ -316,14 +322,14 @@ def test_a_run_out_of_patience_is_not_trained_on(encoder, tmp_path, monkeypatch)
     task, settings = make_task("mlm", text_row), replace(QUICK, epochs=9, lr=0.0, patience=2)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(trainer.Recorder, "publish", after(2, trainer.Recorder.publish, killed))
-        finetune(task, encoder, 0, tmp_path, settings=settings, progress=False)
-    assert len(checkpoints(finetune(task, encoder, 0, tmp_path, settings=settings, progress=False))) == 3
+        finetune(task, encoder, seed=0, out=tmp_path, settings=settings, progress=False)
+    assert len(checkpoints(finetune(task, encoder, seed=0, out=tmp_path, settings=settings, progress=False))) == 3
 
 
 def test_a_complete_run_is_left_as_it_is(finished, reviews, encoder, monkeypatch):
     monkeypatch.setattr(trainer, "train", killed)
     before = content(finished)
-    assert finetune(reviews, encoder, 3, finished, settings=QUICK, progress=False) == finished
+    assert finetune(reviews, encoder, seed=3, out=finished, settings=QUICK, progress=False) == finished
     assert content(finished) == before
 
 
@@ -331,10 +337,10 @@ def test_a_complete_run_is_left_as_it_is(finished, reviews, encoder, monkeypatch
 
 
 def test_only_the_bar_is_shown(reviews, encoder, tmp_path, capfd):
-    finetune(reviews, encoder, 0, tmp_path / "quiet", settings=replace(QUICK, epochs=1), progress=False)
+    finetune(reviews, encoder, seed=0, out=tmp_path / "quiet", settings=replace(QUICK, epochs=1), progress=False)
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
-    finetune(reviews, encoder, 0, tmp_path / "shown", settings=replace(QUICK, epochs=1))
+    finetune(reviews, encoder, seed=0, out=tmp_path / "shown", settings=replace(QUICK, epochs=1))
     out, err = capfd.readouterr()
     assert out == "" and "fine-tuning" in err and "shards" not in err
 
@@ -355,7 +361,7 @@ def test_bad_arguments(changes, message, finished, reviews, encoder):
 
 def test_tasks_that_cannot_be_learnt(reviews, encoder, tmp_path):
     def train(task):
-        finetune(task, encoder, 0, tmp_path, settings=QUICK, progress=False)
+        finetune(task, encoder, seed=0, out=tmp_path, settings=QUICK, progress=False)
 
     with pytest.raises(ValueError, match="metric 'f1' does not fit kind 'sequence': use accuracy"):
         train(replace(reviews, spec=replace(reviews.spec, metric="f1")))
@@ -370,7 +376,7 @@ def test_a_given_model_must_have_the_classes_of_the_task(reviews, tokenizer, tmp
     config = XLMRobertaConfig(vocab_size=len(tokenizer), num_labels=5, **SHAPE)
     model = XLMRobertaForSequenceClassification(config)
     with pytest.raises(ValueError, match="has 5 classes, task 'reviews' has 2"):
-        finetune(reviews, (model, tokenizer), 0, tmp_path, progress=False)
+        finetune(reviews, (model, tokenizer), seed=0, out=tmp_path, progress=False)
 
 
 def test_loading_what_is_not_there(finished, tmp_path):
@@ -396,7 +402,7 @@ def test_bad_settings(changes, message):
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_schedules(schedule, reviews, encoder, tmp_path):
     settings = replace(QUICK, epochs=2, schedule=schedule, warmup=0)
-    log = pd.read_csv(finetune(reviews, encoder, 0, tmp_path, settings=settings, progress=False) / "log.csv")
+    log = pd.read_csv(finetune(reviews, encoder, seed=0, out=tmp_path, settings=settings, progress=False) / "log.csv")
     done = (log["step"] - 1) / 12  # the rate of a step is that before its update
     expected = 0.01 * (0.5 + 0.5 * np.cos(np.pi * done)) if schedule == "cosine" else 0.01 + 0 * done
     assert log["lr"].tolist() == pytest.approx(expected.tolist())

@@ -117,7 +117,7 @@ def random_mask(*shape, seed=2):
 
 @torch.no_grad()
 def output(model, batch, gates=None, part="encoder"):
-    with nullcontext() if gates is None else head_gates(model, gates, part):
+    with nullcontext() if gates is None else head_gates(model, gates, part=part):
         return model(**batch)[0]
 
 
@@ -144,7 +144,7 @@ def count_hooks(model):
 
 @each_part
 def test_shape(name, kernel, part):
-    assert head_shape(shared_model(name, kernel), part) == shape_of(name, part)
+    assert head_shape(shared_model(name, kernel), part=part) == shape_of(name, part)
 
 
 @each_part
@@ -172,20 +172,20 @@ def test_a_changed_gate_changes_the_output(name, kernel, part):
         gates = torch.ones(layers, heads)
         gates[layer, layer % heads] = 0
         assert not torch.equal(output(model, batch, gates, part), plain)
-    check_gates(model, batch, part)
+    check_gates(model, batch, part=part)
 
 
 @each_part
 def test_gates_and_gradients_of_an_example_are_its_own(name, kernel, part):
     model, batch = shared_model(name, kernel), make_batch(name)
     gates = random_gates(3, *shape_of(name, part)).requires_grad_()
-    with head_gates(model, gates, part):
+    with head_gates(model, gates, part=part):
         together = model(**batch)[0]
         (gradients,) = torch.autograd.grad(together.square().sum(), gates)
     assert gradients.abs().min() > 0
     for row in range(3):
         gate = gates[row].detach().requires_grad_()
-        with head_gates(model, gate, part):
+        with head_gates(model, gate, part=part):
             alone = model(**one_row(batch, row))[0]
             (gradient,) = torch.autograd.grad(alone.square().sum(), gate)
         torch.testing.assert_close(together[row], alone[0], rtol=0, atol=1e-13)
@@ -212,9 +212,9 @@ def test_without_heads_no_token_sees_another(name, kernel):
 def test_hooks_are_always_removed(name, kernel, part):
     model, batch, shape = shared_model(name, kernel), make_batch(name), shape_of(name, part)
     before = count_hooks(model)
-    with head_gates(model, torch.zeros(shape), part):
+    with head_gates(model, torch.zeros(shape), part=part):
         assert count_hooks(model) == before + shape[0]
-    with pytest.raises(KeyboardInterrupt), head_gates(model, torch.zeros(shape), part):
+    with pytest.raises(KeyboardInterrupt), head_gates(model, torch.zeros(shape), part=part):
         raise KeyboardInterrupt
     with pytest.raises(ValueError, match="given for 2 examples, but the batch has 3"):
         output(model, batch, torch.zeros(2, *shape), part)
@@ -228,7 +228,7 @@ def test_gates_of_parts_nest(name):
     zeroed = model
     for part, mask in masks.items():
         zeroed = with_scaled_columns(zeroed, mask, part)
-    with head_gates(model, masks["encoder"]), head_gates(model, masks["decoder"], "decoder"):
+    with head_gates(model, masks["encoder"]), head_gates(model, masks["decoder"], part="decoder"):
         gated = output(model, batch, masks["cross"], "cross")
     assert torch.equal(gated, output(zeroed, batch))
 
@@ -326,7 +326,7 @@ def test_beam_search():
     options = {"num_beams": 2, "max_new_tokens": 4, "output_scores": True, "return_dict_in_generate": True}
 
     def scores(gates, part):
-        with head_gates(model, gates, part):
+        with head_gates(model, gates, part=part):
             return torch.stack(model.generate(**batch, **options).scores)
 
     plain = torch.stack(model.generate(**batch, **options).scores)
@@ -491,14 +491,14 @@ def test_no_transformer():
 @pytest.mark.parametrize(("name", "parts"), [("bert", "encoder"), ("t5", "encoder, decoder, cross")])
 def test_unknown_part(name, parts):
     with pytest.raises(ValueError, match=rf"part: {name} models have {parts}, not 'self'"):
-        head_shape(shared_model(name), "self")
+        head_shape(shared_model(name), part="self")
 
 
 def test_part_that_this_model_lacks():
     model = transformers.T5EncoderModel(AutoConfig.for_model("t5", **CONFIGS["t5"]))
     assert head_shape(model) == (3, 4)
     with pytest.raises(ValueError, match="this T5EncoderModel has no cross attention"):
-        head_shape(model, "cross")
+        head_shape(model, part="cross")
 
 
 def test_two_models_in_one():

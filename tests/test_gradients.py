@@ -214,7 +214,7 @@ def test_projected_scores_are_close_and_repeatable():
 
 def test_the_first_and_last_are_scored_again_exactly():
     exact, estimated, found = projected(None), projected(4), projected(4, rescore=2)
-    ends = torch.cat([top_examples(estimated.scores, 2), top_examples(estimated.scores, 2, lowest=True)], 1)
+    ends = torch.cat([top_examples(estimated.scores, count=2), top_examples(estimated.scores, count=2, lowest=True)], 1)
     marked = [i in ends for i in range(24)]
     assert 4 <= sum(marked) < 24 and projected(4).exact is None
     assert found.exact.tolist() == [marked] * 8
@@ -403,33 +403,33 @@ SCORES = torch.tensor([[0.5, 0.1, 0.9, 0.5, 0.5], [-1.0, -2.0, -2.0, -2.0, 3.0]]
 
 
 def test_top_examples_by_hand():
-    assert top_examples(SCORES, 3).tolist() == [[2, 0, 3], [4, 0, 1]]
-    assert top_examples(SCORES, 3, lowest=True).tolist() == [[1, 0, 3], [1, 2, 3]]
-    assert top_examples(torch.zeros(1, 5000), 40).tolist() == [list(range(40))]
+    assert top_examples(SCORES, count=3).tolist() == [[2, 0, 3], [4, 0, 1]]
+    assert top_examples(SCORES, count=3, lowest=True).tolist() == [[1, 0, 3], [1, 2, 3]]
+    assert top_examples(torch.zeros(1, 5000), count=40).tolist() == [list(range(40))]
 
 
 def test_shares_by_hand():
-    found = top_shares(SCORES, ["sw", "de", "sw", "fi", "de"], 3)
+    found = top_shares(SCORES, ["sw", "de", "sw", "fi", "de"], count=3)
     assert list(found.columns) == ["sw", "de", "fi"]
     np.testing.assert_allclose(found, np.array([[2, 0, 1], [1, 2, 0]]) / 3, rtol=1e-12)
-    found = top_shares(SCORES, ["sw", "de", "sw", "fi", "de"], 2, lowest=True)
+    found = top_shares(SCORES, ["sw", "de", "sw", "fi", "de"], count=2, lowest=True)
     np.testing.assert_allclose(found, [[0.5, 0.5, 0], [0.5, 0.5, 0]], rtol=1e-12)
-    np.testing.assert_allclose(top_shares(SCORES, [1, 2, 1, 3, 2], 5), [[0.4, 0.4, 0.2]] * 2, rtol=1e-12)
+    np.testing.assert_allclose(top_shares(SCORES, [1, 2, 1, 3, 2], count=5), [[0.4, 0.4, 0.2]] * 2, rtol=1e-12)
 
 
 def test_shares_of_the_whole_sum_to_one():
     scores = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
     for count in (1, 7, 50):
-        found = top_shares(scores, [i % 3 for i in range(50)], count)
+        found = top_shares(scores, [i % 3 for i in range(50)], count=count)
         np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-12)
 
 
 @pytest.mark.parametrize("count", [0, 6, -1])
 def test_wrong_shares_are_explained(count):
     with pytest.raises(ValueError, match=f"count={count}: between 1 and the 5 training examples"):
-        top_shares(SCORES, list("abcde"), count)
+        top_shares(SCORES, list("abcde"), count=count)
     with pytest.raises(ValueError, match="origins: 4 labels for 5 training examples"):
-        top_shares(SCORES, list("abcd"), 2)
+        top_shares(SCORES, list("abcd"), count=2)
 
 
 # What is kept on disk
@@ -551,13 +551,15 @@ def test_nothing_is_taken_from_other_gates(tmp_path):
 def test_checkpoints_are_loaded_from_folders(tmp_path):
     words, rng = ["ani", "beku", "cadi", "dofe", "gilu"], np.random.default_rng(0)
     rows = [{"id": f"{i}", "language": "qaa", "text": " ".join(rng.choice(words, 3)), "label": i % 2} for i in range(8)]
-    task = Task(TASKS["reviews"], ("qaa",), {split: pd.DataFrame(rows) for split in ("train", "stop")}, "local", "test")
-    tokenizer = train_tokenizer([" ".join(words)] * 3, VOCABULARY, max_length=20)
+    task = Task(
+        TASKS["reviews"], ("qaa",), {split: pd.DataFrame(rows) for split in ("train", "validation")}, "local", "test"
+    )
+    tokenizer = train_tokenizer([" ".join(words)] * 3, vocab_size=VOCABULARY, max_length=20)
     encoder = transformers.XLMRobertaForMaskedLM(AutoConfig.for_model(XLMR[0], **SMALL | {"num_labels": 2}))
     encoder.save_pretrained(tmp_path / "encoder")
     tokenizer.save_pretrained(tmp_path / "encoder")
     settings = Settings(epochs=2, batch_size=4, lr=0.01)
-    finetune(task, tmp_path / "encoder", 0, tmp_path / "run", settings=settings, progress=False)
+    finetune(task, tmp_path / "encoder", seed=0, out=tmp_path / "run", settings=settings, progress=False)
     folders = checkpoints(tmp_path / "run")
     assert len(folders) == 2
     data = [batch | {"labels": batch["labels"] % 2} for batch in make_batches()]

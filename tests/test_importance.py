@@ -134,7 +134,7 @@ def test_batch_and_cumulative_by_hand(kind):
     batch = first.abs() + second.abs() + third.abs()
     cumulative = first.abs() + (first + second).abs() + (first + second + third).abs()
     for per, expected in {"batch": batch, "cumulative": cumulative}.items():
-        actual = head_importance(model, batches, MASK, per=per, norm=None)
+        actual = head_importance(model, batches, gates=MASK, per=per, norm=None)
         torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -291,7 +291,7 @@ def test_entropy_does_not_depend_on_batches_or_padding():
 
 def test_gates_change_the_entropy_of_the_layers_above_only():
     model, batches = make_model(), make_batches()
-    whole, masked = attention_entropy(model, batches), attention_entropy(model, batches, MASK)
+    whole, masked = attention_entropy(model, batches), attention_entropy(model, batches, gates=MASK)
     assert torch.equal(whole[0], masked[0])
     assert not torch.isclose(whole[1], masked[1], rtol=1e-3).any()
 
@@ -398,7 +398,7 @@ def make_encoder_decoder(name):
 def losses_and_gates(model, batches, mask, part):
     """Gates, and what transformers itself calls the loss of each example through them."""
     gates = mask.double().requires_grad_()
-    with head_gates(model, gates, part):
+    with head_gates(model, gates, part=part):
         return [model(**one).loss for one in one_by_one(batches)], gates
 
 
@@ -409,7 +409,7 @@ def test_every_part_of_an_encoder_decoder_by_a_loop(name, part):
     mask = (torch.arange(HEADS) != 1).expand(PARTS[part])
     losses, gates = losses_and_gates(model, batches, mask, part)
     singles = [torch.autograd.grad(loss, gates)[0].abs() for loss in losses]
-    importance = head_importance(model, batches, mask, norm=None, part=part)
+    importance = head_importance(model, batches, gates=mask, norm=None, part=part)
     torch.testing.assert_close(importance, torch.stack(singles).mean(0), rtol=1e-5, atol=1e-8)
     assert (importance > 0).all()
 
@@ -424,7 +424,7 @@ def test_every_part_of_an_encoder_decoder_against_finite_differences(part):
         with torch.no_grad():
             up, down = (losses_and_gates(model, batches, mask + by, part)[0] for by in (change, -change))
         expected.view(-1)[cell] = (torch.stack(up) - torch.stack(down)).abs().mean() / 2e-5
-    importance = head_importance(model, batches, mask, norm=None, part=part)
+    importance = head_importance(model, batches, gates=mask, norm=None, part=part)
     torch.testing.assert_close(importance, expected, rtol=5e-6, atol=1e-7)
 
 

@@ -306,9 +306,9 @@ def test_documents_are_fetched_up_to_the_budget(hub):
 
 def test_a_task_comes_from_the_hub_with_the_options_of_reading_and_of_checking(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("XSUB_HOME", str(tmp_path))
-    sizes = {"train": 1, "report": 1}
+    sizes = {"train": 1, "test": 1}
     task = load_task("mlm", ["de"], source="hub", sizes=sizes, budget=2, revision="abc", max_characters=50)
-    assert sorted([*task.examples("train")["text"], *task.examples("report")["text"]]) == ["a", "b"]
+    assert sorted([*task.examples("train")["text"], *task.examples("test")["text"]]) == ["a", "b"]
     assert hub[0][2]["revision"] == "abc"
 
 

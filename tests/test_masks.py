@@ -36,10 +36,10 @@ def overlap(a, b):
 
 CONTROLS = {
     "random": random_mask,
-    "random per layer": lambda mask, seed: random_mask(mask, seed, per_layer=True),
-    "all": lambda mask, seed: shuffle_mask(mask, "all", seed),
-    "layers": lambda mask, seed: shuffle_mask(mask, "layers", seed),
-    "within": lambda mask, seed: shuffle_mask(mask, "within", seed),
+    "random per layer": lambda mask, seed: random_mask(mask, seed=seed, per_layer=True),
+    "all": lambda mask, seed: shuffle_mask(mask, over="all", seed=seed),
+    "layers": lambda mask, seed: shuffle_mask(mask, over="layers", seed=seed),
+    "within": lambda mask, seed: shuffle_mask(mask, over="within", seed=seed),
 }
 each_control = pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS.keys())
 
@@ -111,15 +111,15 @@ def test_controls_of_two_masks_overlap_by_chance(name):
 
 
 def test_shuffles_by_hand():
-    assert torch.equal(shuffle_mask(bits("111 000"), "within", 0), bits("111 000"))
-    assert torch.equal(shuffle_mask(bits("101 101"), "layers", 0), bits("101 101"))
-    found = {tuple(shuffle_mask(bits("11 00"), "layers", seed).flatten().tolist()) for seed in range(40)}
+    assert torch.equal(shuffle_mask(bits("111 000"), over="within", seed=0), bits("111 000"))
+    assert torch.equal(shuffle_mask(bits("101 101"), over="layers", seed=0), bits("101 101"))
+    found = {tuple(shuffle_mask(bits("11 00"), over="layers", seed=seed).flatten().tolist()) for seed in range(40)}
     assert found == {tuple(bits(text).flatten().tolist()) for text in ("11 00", "10 01", "01 10", "00 11")}
 
 
 def test_unknown_shuffle():
     with pytest.raises(ValueError, match="over: must be one of all, layers, within, got 'heads'"):
-        shuffle_mask(make_mask(), "heads")
+        shuffle_mask(make_mask(), over="heads")
 
 
 @each_control

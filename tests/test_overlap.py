@@ -66,11 +66,15 @@ def test_chance_values_of_the_sizes_of_a_search(kept, expected):
 @pytest.mark.parametrize("within", [False, True])
 def test_expectations_are_those_of_random_masks(within):
     a, b = make_masks(2, shape=(12, 12), seed=1)
-    draws = [random_mask(b, seed, per_layer=within) for seed in range(200)]
+    draws = [random_mask(b, seed=seed, per_layer=within) for seed in range(200)]
     found = np.array([jaccard(a, draw) for draw in draws])
-    assert abs(found.mean() - expected_jaccard(a, b, within)) < 4 * found.std() / 200**0.5
+    assert abs(found.mean() - expected_jaccard(a, b, within_layers=within)) < 4 * found.std() / 200**0.5
     adjusted, p = zip(
-        *((adjusted_jaccard(a, m, within), chance_test(a, m, within).p) for m in draws[:100]), strict=True
+        *(
+            (adjusted_jaccard(a, m, within_layers=within), chance_test(a, m, within_layers=within).p)
+            for m in draws[:100]
+        ),
+        strict=True,
     )
     assert abs(np.mean(adjusted)) < 4 * np.std(adjusted) / 100**0.5
     for level in (0.1, 0.5):

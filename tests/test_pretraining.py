@@ -15,7 +15,7 @@ TEXTS = [" ".join(WORDS[i * k % 5] for k in range(2 + i % 7)) for i in range(90)
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(TEXTS, 40)
+    return train_tokenizer(TEXTS, vocab_size=40)
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 LESS = {
-    '{"train": 700, "score": 64, "stop": 160, "report": 240}': '{"train": 60, "score": 16, "stop": 24, "report": 24}',
+    '{"train": 700, "importance": 64, "validation": 160, "test": 240}': (
+        '{"train": 60, "importance": 16, "validation": 24, "test": 24}'
+    ),
     'preset("minibabel", task)}': 'preset("minibabel", task).__class__(epochs=1)}',
     "retain=0.95": "sparsity=0.5",  # a model that has learned nothing retains its score without any head
 }

@@ -18,7 +18,7 @@ PUD = Path(os.environ.get("XSUB_UD", ROOT.parent / "shared" / "data" / "ud-pud")
 TRANSLATED = {"en": "qaa", "de": "qab"}  # the words are invented, the columns are those of the hub
 ON_TREEBANKS = ("upos", "mlm", "parallel")
 PARTS = {"train": range(100), "validation": range(100, 200), "test": range(200, 300)}
-TINY = {"train_size": 16, "score_size": 8, "stop_size": 12, "report_size": 16, "pool": 2, "epochs": 1}
+TINY = {"train_size": 16, "importance_size": 8, "validation_size": 12, "test_size": 16, "pool": 2, "epochs": 1}
 
 
 def like_xnli(table):
@@ -102,7 +102,7 @@ def test_subnetworks_on_real_text(home, monkeypatch):
 def test_tasks_on_one_treebank_are_split_alike(home):
     """The encoder of study `ud` learns from the training texts of mlm; no held-out sentence may be among them."""
     values = yaml.safe_load((ROOT / "xsub_utils" / "study" / "configs" / "ud.yaml").read_text())["parameters"]
-    sizes = {name: values[name] for name in ("train_size", "score_size", "stop_size", "report_size", "pool")}
+    sizes = {name: values[name] for name in ("train_size", "importance_size", "validation_size", "test_size", "pool")}
     study = Study(values["languages"][1::3], "local", str(PUD), **sizes)
     splits = [{name: set(rows["id"]) for name, rows in study.task(task).splits.items()} for task in ON_TREEBANKS]
     assert splits[0] == splits[1] == splits[2]

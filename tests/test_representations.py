@@ -69,8 +69,8 @@ MODELS = [
 NOT_FINITE = "nan or infinite in 1 examples, first 2; leave them out of both"
 MEASURES = {
     "rsa": rsa,
-    "rsa euclidean": lambda x, y: rsa(x, y, "euclidean", "spearman"),
-    "rsa_regress": lambda x, y: rsa_regress(x, y, 5).pearson,
+    "rsa euclidean": lambda x, y: rsa(x, y, distance="euclidean", method="spearman"),
+    "rsa_regress": lambda x, y: rsa_regress(x, y, references=5).pearson,
     "svcca": svcca,
     "pwcca": pwcca,
     "retrieval": retrieval_accuracy,
@@ -195,10 +195,10 @@ def test_the_model_is_left_as_it_was():
     model.roberta.encoder.layer[1].eval()
     before = copy.deepcopy(model.state_dict())
     modes = [module.training for module in model.modules()]
-    first = hidden_states(model, [make_inputs()], torch.zeros(3, 4))
+    first = hidden_states(model, [make_inputs()], gates=torch.zeros(3, 4))
     with pytest.raises(ValueError, match="every example needs a token"):
         hidden_states(model, [{"input_ids": torch.ones(1, 2, dtype=int), "attention_mask": torch.zeros(1, 2)}])
-    assert_same(hidden_states(model, [make_inputs()], torch.zeros(3, 4)), first, rtol=0, atol=0)  # no dropout
+    assert_same(hidden_states(model, [make_inputs()], gates=torch.zeros(3, 4)), first, rtol=0, atol=0)  # no dropout
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -209,7 +209,7 @@ def test_the_model_is_left_as_it_was():
 def test_gates_of_one_change_nothing(name, kind):
     model, batch = new_model(name, kind), make_inputs()
     expected = hidden_states(model, [batch])
-    assert_same(hidden_states(model, [batch], torch.ones(3, 4)), expected, rtol=0, atol=0)
+    assert_same(hidden_states(model, [batch], gates=torch.ones(3, 4)), expected, rtol=0, atol=0)
 
 
 @each_model
@@ -218,7 +218,7 @@ def test_gates_are_those_of_head_gates(name, kind):
     mask = torch.tensor([[True, False, True, True], [False] * 4, [True, True, False, False]])
     with head_gates(model, mask):
         expected = oracle(model, batch, "mean")
-    found = hidden_states(model, [batch], mask, "mean")
+    found = hidden_states(model, [batch], gates=mask, pool="mean")
     assert_same(found, expected, rtol=2e-7, atol=1e-7)
     assert not torch.allclose(found[-1], hidden_states(model, [batch], pool="mean")[-1], atol=1e-4)
 
@@ -226,7 +226,7 @@ def test_gates_are_those_of_head_gates(name, kind):
 def test_without_heads_the_first_token_sees_nothing_and_measures_say_so():
     model, batch = new_model("xlm-roberta", "XLMRobertaModel").float(), make_inputs(rows=40)
     batch["input_ids"][:, 0] = 0
-    for level in hidden_states(model, [rows_of(batch, 0, 7), rows_of(batch, 7, 40)], torch.zeros(3, 4)):
+    for level in hidden_states(model, [rows_of(batch, 0, 7), rows_of(batch, 7, 40)], gates=torch.zeros(3, 4)):
         with pytest.warns(RuntimeWarning, match="x: all examples are the same"):
             assert math.isnan(rsa(level, gaussian(40, 24).float()))
 
@@ -271,28 +271,28 @@ def test_rsa_equals_scipy(distance, method, correlate):
     x, y = related()
     expected = correlate(pdist(x.numpy(), distance), pdist(y.numpy(), distance)).statistic
     assert 0.1 < expected < 0.9
-    assert rsa(x, y, distance, method) == pytest.approx(expected, abs=1e-12)
-    assert rsa(x.float(), y.float(), distance, method) == pytest.approx(expected, abs=1e-4)
+    assert rsa(x, y, distance=distance, method=method) == pytest.approx(expected, abs=1e-12)
+    assert rsa(x.float(), y.float(), distance=distance, method=method) == pytest.approx(expected, abs=1e-4)
 
 
 def test_rsa_by_hand():
     x, y = torch.tensor([[0.0], [1], [3]]), torch.tensor([[0.0], [2], [3]])
     # Distances 1, 3, 2 and 2, 3, 1: deviations -1, 1, 0 and 0, 1, -1, hence 1 / 2.
-    assert rsa(x, y, "euclidean") == pytest.approx(0.5)
+    assert rsa(x, y, distance="euclidean") == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_rsa_heeds_neither_rotation_nor_scale(distance):
     x, y = related()
     turned = 7 * x @ rotation(8)
-    assert rsa(x, turned, distance) == pytest.approx(1)
-    assert rsa(turned, y, distance) == pytest.approx(rsa(x, y, distance), abs=1e-12)
-    assert rsa(y, x, distance) == pytest.approx(rsa(x, y, distance), abs=1e-12)
+    assert rsa(x, turned, distance=distance) == pytest.approx(1)
+    assert rsa(turned, y, distance=distance) == pytest.approx(rsa(x, y, distance=distance), abs=1e-12)
+    assert rsa(y, x, distance=distance) == pytest.approx(rsa(x, y, distance=distance), abs=1e-12)
 
 
 def test_rsa_survives_a_large_common_mean():
     x, y = related()
-    assert rsa(x + 1e5, y, "euclidean") == pytest.approx(rsa(x, y, "euclidean"), abs=1e-9)
+    assert rsa(x + 1e5, y, distance="euclidean") == pytest.approx(rsa(x, y, distance="euclidean"), abs=1e-9)
 
 
 def test_equal_distances_have_no_correlation():
@@ -328,7 +328,7 @@ def by_hand(x, y, references, seed, alpha):
 @pytest.mark.parametrize("noise", [0.1, 4])
 def test_regression_equals_the_grid_search_of_sklearn(noise):
     x, y = related(rows=97, noise=noise)
-    found = rsa_regress(x, y, references := [3, 50, 8, 96, 20], seed=2)
+    found = rsa_regress(x, y, references=(references := [3, 50, 8, 96, 20]), seed=2)
     rest = [row for row in np.random.default_rng(2).permutation(97) if row not in references]
     unit = [(rows / rows.norm(dim=1, keepdim=True)).numpy() for rows in (x, y)]
     distances = [1 - rows[rest] @ rows[references].T for rows in unit]
@@ -347,20 +347,20 @@ def test_regression_equals_folds_by_hand(noise):
     references = [3, 50, 8, 96, 20]
     expected = [by_hand(x, y, references, 5, alpha) for alpha in (0.001, 0.01, 0.1, 1, 10)]
     best = min(expected, key=lambda scores: scores.mse)
-    assert rsa_regress(x, y, references, seed=5) == pytest.approx(best, abs=1e-9)
+    assert rsa_regress(x, y, references=references, seed=5) == pytest.approx(best, abs=1e-9)
 
 
 def test_drawn_references_are_those_of_the_generator():
     x, y = related()
     drawn = np.random.default_rng(4).permutation(60)[:7].tolist()
-    found = rsa_regress(x, y, 7, seed=4)
-    assert found == rsa_regress(x, y, drawn, seed=4)
-    assert found != rsa_regress(x, y, 7, seed=3)
+    found = rsa_regress(x, y, references=7, seed=4)
+    assert found == rsa_regress(x, y, references=drawn, seed=4)
+    assert found != rsa_regress(x, y, references=7, seed=3)
 
 
 def test_regression_finds_what_is_there_and_nothing_else():
     x = gaussian(400, 8)
-    same, noise = rsa_regress(x, 3 * x @ rotation(8), 20), rsa_regress(x, gaussian(400, 8, 1), 20)
+    same, noise = rsa_regress(x, 3 * x @ rotation(8), references=20), rsa_regress(x, gaussian(400, 8, 1), references=20)
     assert same.pearson > 0.999
     assert same.r2 > 0.999
     assert same.alpha == 0.001
@@ -382,7 +382,7 @@ def test_regression_finds_what_is_there_and_nothing_else():
 )
 def test_errors_of_references(references, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        rsa_regress(*related(), references)
+        rsa_regress(*related(), references=references)
 
 
 # Canonical correlations
@@ -461,14 +461,14 @@ def test_directions_of_rounding_do_not_count(measure):
     wide = x @ gaussian(4, 20, 7) + 100
     expected = measure(x, y, 1)
     assert measure(torch.cat([x, x[:, :2]], dim=1) @ rotation(6), y, 1) == pytest.approx(measure(x, y, 1), abs=0.1)
-    assert svcca(wide, y, 1) == pytest.approx(svcca(x, y, 1), abs=1e-9)
-    assert svcca(wide.float(), y.float(), 1) == pytest.approx(svcca(x, y, 1), abs=1e-4)
+    assert svcca(wide, y, variance=1) == pytest.approx(svcca(x, y, variance=1), abs=1e-9)
+    assert svcca(wide.float(), y.float(), variance=1) == pytest.approx(svcca(x, y, variance=1), abs=1e-4)
     assert measure(x, x @ gaussian(4, 20, 7), 1) == pytest.approx(1)
     assert expected < 0.99
 
 
 def test_svcca_of_noise_is_as_documented():
-    found = [svcca(gaussian(200, 60, 2 * seed), gaussian(200, 40, 2 * seed + 1), 1) for seed in range(5)]
+    found = [svcca(gaussian(200, 60, 2 * seed), gaussian(200, 40, 2 * seed + 1), variance=1) for seed in range(5)]
     x, y = gaussian(200, 60), gaussian(200, 40, 1)
     correlations, *_ = canonical._canonical(x, y, 1)
     assert float(correlations.square().mean()) == pytest.approx(60 / 199, abs=0.02)
@@ -538,7 +538,7 @@ def test_margin_equals_a_loop(k):
             ratios.append(cosines[i, j] / (sum(near_x) / (2 * len(near_x)) + sum(near_y) / (2 * len(near_y))))
         right += np.argmax(ratios) == i
     assert 3 < right < 28
-    assert retrieval_accuracy(x, y, k) == pytest.approx(right / 30)
+    assert retrieval_accuracy(x, y, k=k) == pytest.approx(right / 30)
 
 
 def test_neighbours_that_point_away():

@@ -183,7 +183,9 @@ def test_perplexity_agrees_with_a_loop_over_examples():
         for position, label in enumerate(labels):
             if label != -100:
                 total, count = total - logits[position, label].item(), count + 1
-    assert evaluate(model, batched(examples, 3, "mlm"), "perplexity") == pytest.approx(np.exp(total / count), rel=1e-6)
+    assert evaluate(model, batched(examples, 3, "mlm"), metric="perplexity") == pytest.approx(
+        np.exp(total / count), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,9 +193,9 @@ def test_perplexity_agrees_with_a_loop_over_examples():
 )
 def test_score_does_not_depend_on_batches(kind, metric):
     model = tiny(XLMRobertaForMaskedLM if kind == "mlm" else XLMRobertaForSequenceClassification)
-    scores = [evaluate(model, batched(sentences(13), size, kind), metric) for size in (1, 4, 13)]
+    scores = [evaluate(model, batched(sentences(13), size, kind), metric=metric) for size in (1, 4, 13)]
     assert scores == pytest.approx([scores[0]] * 3, rel=1e-5)
-    assert scores[0] == evaluate(model, batched(sentences(13), 1, kind), metric)
+    assert scores[0] == evaluate(model, batched(sentences(13), 1, kind), metric=metric)
 
 
 @pytest.mark.parametrize(
@@ -235,11 +237,11 @@ def test_no_gradients_and_batches_unchanged(classifier):
 
 def test_gates_change_the_score_and_leave_no_trace():
     model, batches = tiny(XLMRobertaForMaskedLM), list(batched(sentences(8), 4, "mlm"))
-    whole = evaluate(model, batches, "perplexity")
-    masked = evaluate(model, batches, "perplexity", torch.tensor([[True, False], [False, True]]))
+    whole = evaluate(model, batches, metric="perplexity")
+    masked = evaluate(model, batches, metric="perplexity", gates=torch.tensor([[True, False], [False, True]]))
     assert masked != pytest.approx(whole, rel=1e-4)
-    assert evaluate(model, batches, "perplexity", torch.ones(2, 2)) == pytest.approx(whole, rel=1e-6)
-    assert evaluate(model, batches, "perplexity") == whole
+    assert evaluate(model, batches, metric="perplexity", gates=torch.ones(2, 2)) == pytest.approx(whole, rel=1e-6)
+    assert evaluate(model, batches, metric="perplexity") == whole
 
 
 @pytest.mark.parametrize("config", [BertConfig, ElectraConfig, RobertaConfig, XLMRobertaConfig])
@@ -273,14 +275,14 @@ def test_sparing_tokens_that_nobody_reads_changes_nothing(config, monkeypatch):
 def test_models_that_generate_text_are_scored_on_their_targets(name):
     model, batch = generator(name)
     output = model(**batch)
-    assert evaluate(model, [batch], "perplexity") == pytest.approx(float(output.loss.exp()), rel=1e-6)
+    assert evaluate(model, [batch], metric="perplexity") == pytest.approx(float(output.loss.exp()), rel=1e-6)
     counted = batch["labels"] != -100
     right = (output.logits.argmax(-1) == batch["labels"])[counted].double().mean()
-    assert evaluate(model, [batch], "token_accuracy") == pytest.approx(float(right))
+    assert evaluate(model, [batch], metric="token_accuracy") == pytest.approx(float(right))
     halves = [{key: rows[half] for key, rows in batch.items()} for half in (slice(1), slice(1, None))]
-    assert evaluate(model, halves, "perplexity") == pytest.approx(float(output.loss.exp()), rel=1e-6)
+    assert evaluate(model, halves, metric="perplexity") == pytest.approx(float(output.loss.exp()), rel=1e-6)
     other = {**batch, "decoder_input_ids": batch["labels"].clamp(min=1)}
-    assert evaluate(model, [other], "perplexity") == pytest.approx(float(model(**other).loss.exp()), rel=1e-6)
+    assert evaluate(model, [other], metric="perplexity") == pytest.approx(float(model(**other).loss.exp()), rel=1e-6)
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder", "cross"])
@@ -289,11 +291,11 @@ def test_models_that_generate_text_are_scored_on_their_targets(name):
 def test_gates_of_every_part(name, part):
     model, batch = generator(name)
     mask = torch.tensor([[True, False], [False, True]])
-    with head_gates(model, mask, part):
+    with head_gates(model, mask, part=part):
         expected = float(model(**batch).loss.exp())
-    assert evaluate(model, [batch], "perplexity", mask, part) == pytest.approx(expected, rel=1e-6)
-    assert evaluate(model, [batch], "perplexity") != pytest.approx(expected, rel=1e-4)
-    table = cross_evaluate(model, {"a": mask}, {"a": [batch]}, "perplexity", part)
+    assert evaluate(model, [batch], metric="perplexity", gates=mask, part=part) == pytest.approx(expected, rel=1e-6)
+    assert evaluate(model, [batch], metric="perplexity") != pytest.approx(expected, rel=1e-4)
+    table = cross_evaluate(model, {"a": [batch]}, masks={"a": mask}, metric="perplexity", part=part)
     assert table.at["a", "a"] == pytest.approx(expected, rel=1e-6)
 
 
@@ -306,11 +308,11 @@ def test_cross_evaluation_is_every_mask_on_every_language():
         "whole": None,
     }
     before = copy.deepcopy(model.state_dict())
-    table = cross_evaluate(model, masks, batches, "perplexity")
+    table = cross_evaluate(model, batches, masks=masks, metric="perplexity")
     assert list(table.index) == ["qaa", "qba", "whole"] and list(table.columns) == ["qaa", "qba"]
     for name, mask in masks.items():
         for code in batches:
-            assert table.at[name, code] == evaluate(model, batches[code], "perplexity", mask)
+            assert table.at[name, code] == evaluate(model, batches[code], metric="perplexity", gates=mask)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -332,7 +334,7 @@ def test_label_names_come_in_the_order_of_their_ids():
 
 def test_unknown_metric_is_named(classifier):
     with pytest.raises(ValueError, match=r"'acuracy' is not one of .*did you mean 'accuracy'"):
-        evaluate(classifier, batched(sentences(2), 2, "sequence"), "acuracy")
+        evaluate(classifier, batched(sentences(2), 2, "sequence"), metric="acuracy")
 
 
 @pytest.mark.parametrize("metric", METRICS[1:])

@@ -134,9 +134,9 @@ def test_search_by_its_definition(model, batches, stop, full):
     for step in full.trajectory:
         gates = torch.from_numpy(mask).bool()
         assert torch.equal(step.mask, gates)
-        assert step.score == evaluate(model, stop, "accuracy", gates)
+        assert step.score == evaluate(model, stop, metric="accuracy", gates=gates)
         if mask.any():
-            importance = head_importance(model, batches, gates)
+            importance = head_importance(model, batches, gates=gates)
             assert torch.equal(step.importance, importance)
             cells = sorted(zip(*mask.nonzero(), strict=True), key=lambda cell: float(importance[cell]))
             mask[cells[0]] = 0
@@ -146,8 +146,8 @@ def test_search_by_its_definition(model, batches, stop, full):
 @pytest.mark.parametrize("retain", [0.5, 0.8, 0.9, 0.95, 1.0])
 def test_the_mask_passes_and_its_successor_fails(model, batches, stop, full, retain):
     found = find_subnetwork(model, batches, stop, retain=retain)
-    assert evaluate(model, stop, "accuracy", found.mask) >= retain * found.baseline
-    assert evaluate(model, stop, "accuracy", found.failed) < retain * found.baseline
+    assert evaluate(model, stop, metric="accuracy", gates=found.mask) >= retain * found.baseline
+    assert evaluate(model, stop, metric="accuracy", gates=found.failed) < retain * found.baseline
     assert found.trajectory[-1].mask is found.failed
     assert found.trajectory[-2].mask is found.mask
 
@@ -230,8 +230,8 @@ def test_other_tasks(kind, metric):
     for held_out in (None, stop):
         found = find_subnetwork(model, batches, held_out, metric=metric, retain=0.8)
         data = batches if held_out is None else stop
-        assert found.baseline == evaluate(model, data, metric)
-        scores = [evaluate(model, data, metric, mask) for mask in (found.mask, found.failed)]
+        assert found.baseline == evaluate(model, data, metric=metric)
+        scores = [evaluate(model, data, metric=metric, gates=mask) for mask in (found.mask, found.failed)]
         ratios = [found.baseline / s if metric == "perplexity" else s / found.baseline for s in scores]
         assert ratios[0] >= 0.8 > ratios[1]
 
@@ -245,10 +245,10 @@ def test_heads_of_every_part_of_an_encoder_decoder(part, layers, held_out):
     )
     assert kept(found) == list(range(3 * layers, -1, -1))
     for step, following in pairwise(found.trajectory):
-        with head_gates(model, step.mask, part), torch.no_grad():
+        with head_gates(model, step.mask, part=part), torch.no_grad():
             loss = model(**(held if held_out else batch)).loss
         assert step.score == pytest.approx(float(loss.exp()), rel=1e-5)
-        assert torch.equal(step.importance, head_importance(model, [batch], step.mask, part=part))
+        assert torch.equal(step.importance, head_importance(model, [batch], gates=step.mask, part=part))
         (removed,) = (step.mask & ~following.mask).nonzero().tolist()
         assert step.importance[tuple(removed)] == step.importance[step.mask].min()
 

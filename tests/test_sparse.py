@@ -21,7 +21,7 @@ from transformers import XLMRobertaForSequenceClassification as Classifier
 from xsub_utils.heads.gates import head_gates
 from xsub_utils.heads.removal import head_weights
 from xsub_utils.training import trainer
-from xsub_utils.training.delta import SparseDelta, apply_delta, load_delta, save_delta, sparse_delta, sum_deltas
+from xsub_utils.training.delta import SparseDelta, delta_weights, load_delta, save_delta, sparse_delta, sum_deltas
 from xsub_utils.training.finetune import checkpoints, load_finetuned
 from xsub_utils.training.optimizer import Piece, SubnetworkAdamW, in_pieces
 from xsub_utils.training.samplers import ByLanguage
@@ -51,7 +51,9 @@ def uneven():
 
 
 def trained(task, model, tokenizer, out, masks, settings=SLOW, **options):
-    folder = sparse_finetune(task, (model, tokenizer), 5, out, masks, settings=settings, progress=False, **options)
+    folder = sparse_finetune(
+        task, (model, tokenizer), seed=5, out=out, masks=masks, settings=settings, progress=False, **options
+    )
     return dict(load_finetuned(folder)[0].named_parameters())
 
 
@@ -184,7 +186,9 @@ def test_one_mask_serves_all_languages(reviews, model, tokenizer, tmp_path):
 
 @pytest.mark.parametrize(("name", "row"), [("reviews", sequence_row), ("upos", token_row), ("mlm", text_row)])
 def test_every_kind_of_task_is_trained(name, row, encoder, tmp_path):
-    folder = sparse_finetune(make_task(name, row), encoder, 0, tmp_path, MASKS, settings=QUICK, progress=False)
+    folder = sparse_finetune(
+        make_task(name, row), encoder, seed=0, out=tmp_path, masks=MASKS, settings=QUICK, progress=False
+    )
     assert len(checkpoints(folder)) == 3
     first, last = (dict(load_finetuned(folder, epoch)[0].named_parameters()) for epoch in (1, 3))
     kept = head_weights(load_finetuned(folder)[0], MASKS[A] | MASKS[B])[QUERY]
@@ -208,7 +212,7 @@ def test_scores_are_those_through_the_masks(reviews, model, tokenizer, tmp_path,
 
     def watched(model, batches, metric):
         seen.append(sum(len(one._forward_pre_hooks) for one in model.modules()))
-        return evaluate(model, batches, metric)
+        return evaluate(model, batches, metric=metric)
 
     monkeypatch.setattr(trainer, "evaluate", watched)
     trained(reviews, model, tokenizer, tmp_path / "masked", MASKS)
@@ -327,7 +331,7 @@ WEIGHTS = {A: {QUERY: torch.arange(256).view(16, 16) % 3 > 0}, B: {QUERY: torch.
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(owner, method, calls, masks, reviews, encoder, tmp_path, monkeypatch):
     def go(out):
-        return sparse_finetune(reviews, encoder, 3, out, masks, settings=QUICK, progress=False)
+        return sparse_finetune(reviews, encoder, seed=3, out=out, masks=masks, settings=QUICK, progress=False)
 
     whole = go(tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -359,7 +363,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(owner, method, calls, masks, re
 def test_bad_input_is_refused_and_nothing_is_written(masks, options, message, reviews, encoder, tmp_path):
     options = {"settings": QUICK, **options}
     with pytest.raises(ValueError, match=message):
-        sparse_finetune(reviews, encoder, 0, tmp_path / "out", masks, progress=False, **options)
+        sparse_finetune(reviews, encoder, seed=0, out=tmp_path / "out", masks=masks, progress=False, **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -384,9 +388,9 @@ def test_only_the_languages_to_train_on_need_masks(reviews, model, tokenizer, tm
 
 def test_another_mask_is_another_run(reviews, encoder, tmp_path):
     settings = replace(QUICK, epochs=1)
-    sparse_finetune(reviews, encoder, 0, tmp_path, MASKS, settings=settings, progress=False)
+    sparse_finetune(reviews, encoder, seed=0, out=tmp_path, masks=MASKS, settings=settings, progress=False)
     with pytest.raises(ValueError, match="holds another run"):
-        sparse_finetune(reviews, encoder, 0, tmp_path, MASKS[A], settings=settings, progress=False)
+        sparse_finetune(reviews, encoder, seed=0, out=tmp_path, masks=MASKS[A], settings=settings, progress=False)
 
 
 # Deltas
@@ -412,7 +416,7 @@ def test_a_delta_leads_from_one_model_to_the_other_and_back(pair, tmp_path):
     save_delta(tmp_path / "delta.safetensors", sparse_delta(tuned, base))
     delta = load_delta(tmp_path / "delta.safetensors")
     assert 0.05 < len(delta) / sum(value.numel() for value in before) < 0.15
-    with apply_delta(base, delta):
+    with delta_weights(base, delta):
         for one, other in zip(base.parameters(), tuned.parameters(), strict=True):
             torch.testing.assert_close(one, other)
     assert all(torch.equal(one, other) for one, other in zip(before, bits(base), strict=True))
@@ -421,7 +425,7 @@ def test_a_delta_leads_from_one_model_to_the_other_and_back(pair, tmp_path):
 def test_weights_come_back_after_an_error(pair):
     base, tuned = pair
     before = bits(base)
-    with pytest.raises(Killed), apply_delta(base, sparse_delta(tuned, base)):
+    with pytest.raises(Killed), delta_weights(base, sparse_delta(tuned, base)):
         raise Killed
     assert all(torch.equal(one, other) for one, other in zip(before, bits(base), strict=True))
 
@@ -437,7 +441,7 @@ def test_the_order_of_composition_does_not_matter(pair):
     orders = [deltas, deltas[::-1], [deltas[1], deltas[0], deltas[2]]]
     found = []
     for order in orders:
-        with apply_delta(base, *order):
+        with delta_weights(base, *order):
             found.append(bits(base))
     for one in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(one, found[0], strict=True))
@@ -450,10 +454,10 @@ def test_the_order_of_composition_does_not_matter(pair):
 
 def test_scale_weakens_the_changes(pair):
     base, tuned = pair
-    with apply_delta(base, sparse_delta(tuned, base), scale=0.0):
+    with delta_weights(base, sparse_delta(tuned, base), scale=0.0):
         pass
     start, end = base.classifier.dense.weight.detach().clone(), tuned.classifier.dense.weight
-    with apply_delta(base, sparse_delta(tuned, base), scale=0.25):
+    with delta_weights(base, sparse_delta(tuned, base), scale=0.25):
         torch.testing.assert_close(base.classifier.dense.weight, start + 0.25 * (end - start))
 
 
@@ -462,12 +466,12 @@ def test_a_new_head_is_kept_whole_and_left_out_elsewhere(pair, encoder):
     language_model = XLMRobertaForMaskedLM(tuned.config)
     delta = sparse_delta(tuned, language_model)
     assert set(delta.whole) == {name for name, _ in tuned.named_parameters() if name.startswith("classifier")}
-    with apply_delta(language_model, delta):
+    with delta_weights(language_model, delta):
         torch.testing.assert_close(
             dict(language_model.named_parameters())[QUERY], dict(tuned.named_parameters())[QUERY]
         )
     other = Classifier(tuned.config)
-    with apply_delta(other, delta):
+    with delta_weights(other, delta):
         assert torch.equal(other.classifier.dense.weight, tuned.classifier.dense.weight)
     with pytest.raises(ValueError, match="whole in one and there in another"):
         sum_deltas(delta, delta)
@@ -488,7 +492,7 @@ def test_bad_deltas_are_refused(pair, tmp_path):
     small = Classifier(XLMRobertaConfig(**{**tuned.config.to_dict(), "vocab_size": 7}))
     with (
         pytest.raises(ValueError, match="deltas of a model of the same shape"),
-        apply_delta(small, sparse_delta(tuned, base)),
+        delta_weights(small, sparse_delta(tuned, base)),
     ):
         pass
     with pytest.raises(ValueError, match="is of shape"):
@@ -502,13 +506,13 @@ def test_deltas_of_other_shapes_and_precisions(pair):
     delta = sparse_delta(tuned, base)
     name, change = next(iter(delta.changes.items()))
     small = SparseDelta({name: change._replace(shape=(2, 128))})
-    with pytest.raises(ValueError, match="deltas of a model of the same shape"), apply_delta(base, small):
+    with pytest.raises(ValueError, match="deltas of a model of the same shape"), delta_weights(base, small):
         pass
     half = SparseDelta({name: change._replace(values=change.values.bfloat16())})
     one, other = sum_deltas(delta, half).changes[name], sum_deltas(half, delta).changes[name]
     assert one.values.dtype == other.values.dtype == torch.float32 and torch.equal(one.values, other.values)
     before = bits(base)
-    with apply_delta(base, delta):
+    with delta_weights(base, delta):
         base.double()
     assert all(torch.equal(old.double(), new) for old, new in zip(before, bits(base), strict=True))
 
@@ -517,7 +521,14 @@ def test_frozen_language_models_keep_all_but_what_the_head_owns(encoder, tmp_pat
     """The word embeddings are tied to the head and stay, too."""
     masks = {code: mask for code, mask in MASKS.items()}
     folder = sparse_finetune(
-        make_task("mlm", text_row), encoder, 0, tmp_path, masks, outside="frozen", settings=QUICK, progress=False
+        make_task("mlm", text_row),
+        encoder,
+        seed=0,
+        out=tmp_path,
+        masks=masks,
+        outside="frozen",
+        settings=QUICK,
+        progress=False,
     )
     model, start = load_finetuned(folder)[0], XLMRobertaForMaskedLM.from_pretrained(encoder)
     words = "roberta.embeddings.word_embeddings.weight"

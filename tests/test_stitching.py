@@ -161,11 +161,11 @@ def test_identity_stitch_with_itself_is_the_model_at_every_level(name, kind):
 
 def check_identity(model, batches, metric, level, same):
     mask = same["end_gates"]
-    stitched = stitch(model, model, level, batches, init="identity", epochs=0, **same)
-    score = stitched_score(stitched, model, model, batches, metric, **same)
-    whole = evaluate(model, batches, metric, mask)
+    stitched = stitch(model, model, batches, level=level, init="identity", epochs=0, **same)
+    score = stitched_score(stitched, model, model, batches, metric=metric, **same)
+    whole = evaluate(model, batches, metric=metric, gates=mask)
     assert score == pytest.approx(whole, rel=1e-12)
-    assert relative_accuracy(score, whole) == pytest.approx(1, abs=1e-12)
+    assert relative_accuracy(score, baseline=whole) == pytest.approx(1, abs=1e-12)
     for batch in batches:
         found = logits(stitched, model, model, batch, mask, mask)
         right = logits_by_hand(model, model, level, batch, torch.eye(24), torch.zeros(24), mask, mask)
@@ -177,7 +177,7 @@ def test_identity_reproduces_logits_bit_by_bit_where_all_tokens_are_read(name, k
     model, (batch, *_) = new_model(name, kind), make_batches(kind)
     exact = not evaluate_module.reads_first_token_only(model)
     for level in range(LAYERS + 1):
-        stitched = stitch(model, model, level, [batch], kind="linear", init="identity", epochs=0)
+        stitched = stitch(model, model, [batch], level=level, kind="linear", init="identity", epochs=0)
         assert stitched.bias is None
         found, right = logits(stitched, model, model, batch), model.eval()(**inputs_of(batch)).logits
         torch.testing.assert_close(found, right, rtol=0, atol=0 if exact else 1e-12)
@@ -187,17 +187,19 @@ def test_identity_reproduces_logits_bit_by_bit_where_all_tokens_are_read(name, k
 def test_least_squares_with_itself_is_the_identity_where_states_vary(level):
     model, batches = new_model(), make_batches(sizes=(40, 40), length=12)
     for kind in ("linear", "affine"):
-        stitched = stitch(model, model, level, batches, kind=kind, epochs=0)
+        stitched = stitch(model, model, batches, level=level, kind=kind, epochs=0)
         for batch in batches:
             states, real = state(model, batch, level), batch["attention_mask"] == 1
             torch.testing.assert_close(stitched(states)[real], states[real], rtol=1e-6, atol=1e-6)
-        assert relative_accuracy(stitched_score(stitched, model, model, batches), evaluate(model, batches)) == 1
+        assert (
+            relative_accuracy(stitched_score(stitched, model, model, batches), baseline=evaluate(model, batches)) == 1
+        )
 
 
 def test_least_squares_with_itself_is_the_identity_at_full_rank():
     """States of ModernBERT have as many dimensions as features after a layer: no norm takes one away."""
     model = new_model("modernbert", "ModernBertForSequenceClassification")
-    stitched = stitch(model, model, 1, make_batches(sizes=(40, 40), length=12), epochs=0)
+    stitched = stitch(model, model, make_batches(sizes=(40, 40), length=12), level=1, epochs=0)
     torch.testing.assert_close(stitched.weight, torch.eye(24).double(), rtol=0, atol=1e-8)
     torch.testing.assert_close(stitched.bias, torch.zeros(24).double(), rtol=0, atol=1e-8)
 
@@ -214,7 +216,7 @@ def test_stitched_logits_are_those_of_both_models_in_full(name, kind, kernel):
     gates = random_mask(3), torch.rand(LAYERS, HEADS)
     options = {"front_gates": gates[0], "end_gates": gates[1], "init": "random", "epochs": 0}
     for level in range(LAYERS + 1):
-        stitched = stitch(front, end, level, make_batches(kind), **options)
+        stitched = stitch(front, end, make_batches(kind), level=level, **options)
         for batch in make_batches(kind, seed=5):
             right = logits_by_hand(front, end, level, batch, stitched.weight, stitched.bias, *gates)
             found = logits(stitched, front, end, batch, *gates)
@@ -232,7 +234,7 @@ def test_least_squares_map_is_that_of_lstsq_on_masked_states_without_padding(kin
     front, end = new_model(seed=1), new_model("modernbert", "ModernBertForSequenceClassification")
     batches = make_batches(sizes=(30, 31))
     gates = {"front_gates": random_mask(3), "end_gates": random_mask(4)}
-    found = stitch(front, end, 2, batches, kind=kind, epochs=0, **gates)
+    found = stitch(front, end, batches, level=2, kind=kind, epochs=0, **gates)
     x, y = (
         torch.cat([state(model, one, 2, mask)[one["attention_mask"] == 1] for one in batches]).numpy()
         for model, mask in ((front, gates["front_gates"]), (end, gates["end_gates"]))
@@ -261,7 +263,7 @@ def test_poor_states_give_no_large_maps(level, sizes):
     """A front without heads, or fewer tokens than features, in float32."""
     front, end = new_model(seed=1).float(), new_model(seed=2).float()
     none = torch.zeros(LAYERS, HEADS)
-    stitched = stitch(front, end, level, make_batches(sizes=sizes, length=4), front_gates=none, epochs=0)
+    stitched = stitch(front, end, make_batches(sizes=sizes, length=4), level=level, front_gates=none, epochs=0)
     assert stitched.weight.isfinite().all() and stitched.weight.abs().max() < 1000
 
 
@@ -269,10 +271,10 @@ def test_widths_tasks_depths_and_precisions_may_differ():
     front = new_model("bert", "BertForTokenClassification", hidden_size=16, num_hidden_layers=2).float()
     end, batches = new_model(), make_batches()
     for init in ("least_squares", "random"):
-        stitched = stitch(front, end, 2, batches, init=init, epochs=1)
+        stitched = stitch(front, end, batches, level=2, init=init, epochs=1)
         assert stitched.weight.shape == (24, 16) and stitched.weight.dtype == torch.float64
         assert 0 <= stitched_score(stitched, front, end, batches) <= 1
-    half = stitch(front, end.bfloat16(), 2, batches, epochs=1)
+    half = stitch(front, end.bfloat16(), batches, level=2, epochs=1)
     assert half.weight.dtype == torch.float32
 
 
@@ -285,8 +287,8 @@ def test_training_is_adam_on_both_models_in_full(name, kind, level):
     front, end, batches = new_model(name, kind, 1), new_model(name, kind, 2), make_batches(kind)
     gates = random_mask(3), random_mask(4)
     options = {"front_gates": gates[0], "end_gates": gates[1], "init": "random"}
-    start = stitch(front, end, level, batches, epochs=0, **options)
-    found = stitch(front, end, level, batches, epochs=3, lr=0.01, **options)
+    start = stitch(front, end, batches, level=level, epochs=0, **options)
+    found = stitch(front, end, batches, level=level, epochs=3, lr=0.01, **options)
     weight, bias = (part.clone().requires_grad_() for part in (start.weight, start.bias))
     optimizer = torch.optim.Adam([weight, bias], 0.01)
     rng, losses = np.random.default_rng(0), []
@@ -312,7 +314,7 @@ def test_only_the_map_takes_gradients_and_models_stay_as_they_are(kind, monkeypa
     adam = torch.optim.Adam
     monkeypatch.setattr(torch.optim, "Adam", lambda parts, lr: trained.extend(parts) or adam(parts, lr))
     options = {"front_gates": random_mask(3), "end_gates": random_mask(4)}
-    stitched = stitch(front, end, 1, make_batches(), kind=kind, epochs=1, **options)
+    stitched = stitch(front, end, make_batches(), level=1, kind=kind, epochs=1, **options)
     assert [tuple(one.shape) for one in trained] == [(1, 24, 24), (1, 24)][: 1 + (kind == "affine")]
     assert all(one.grad is not None for one in trained)
     assert not stitched.weight.requires_grad
@@ -326,24 +328,24 @@ def test_models_stay_as_they_are_if_training_fails(fails):
     before = snapshot(front), snapshot(end)
     batches[fails] = batches[fails] | {"labels": torch.tensor([0, 1, 9])}
     with pytest.raises(ValueError, match="label is 9"):
-        stitch(front, end, 1, batches, front_gates=random_mask(), end_gates=random_mask(), epochs=2)
+        stitch(front, end, batches, level=1, front_gates=random_mask(), end_gates=random_mask(), epochs=2)
     assert (snapshot(front), snapshot(end)) == before
 
 
 def test_training_learns_the_task():
     front, end, batches = new_model(seed=1), new_model(seed=2), make_batches()
-    stitched = stitch(front, end, 1, batches, init="random", epochs=40, lr=0.03)
+    stitched = stitch(front, end, batches, level=1, init="random", epochs=40, lr=0.03)
     assert stitched.losses[-1] < 0.5 * stitched.losses[0]
     assert stitched_score(stitched, front, end, batches) > 0.7
 
 
 def test_seeds_decide_everything():
     front, end, batches = new_model(seed=1), new_model(seed=2), make_batches()
-    maps_of = {seed: stitch(front, end, 1, batches, init="random", epochs=2, seed=seed) for seed in (0, 1)}
+    maps_of = {seed: stitch(front, end, batches, level=1, init="random", epochs=2, seed=seed) for seed in (0, 1)}
     torch.manual_seed(99)
-    assert_same_map(stitch(front, end, 1, batches, init="random", epochs=2), maps_of[0], rtol=0, atol=0)
+    assert_same_map(stitch(front, end, batches, level=1, init="random", epochs=2), maps_of[0], rtol=0, atol=0)
     assert not torch.allclose(maps_of[0].weight, maps_of[1].weight)
-    orders = [stitch(front, end, 1, batches, epochs=2, seed=seed).weight for seed in (0, 1)]
+    orders = [stitch(front, end, batches, level=1, epochs=2, seed=seed).weight for seed in (0, 1)]
     assert not torch.equal(*orders)
 
 
@@ -357,8 +359,8 @@ def test_batches_are_in_another_order_in_each_epoch():
 def test_batches_without_labels_that_count_are_left_out():
     model, batches = new_model("bert", "BertForTokenClassification"), make_batches("ForTokenClassification")
     none = batches[0] | {"labels": torch.full_like(batches[0]["labels"], -100)}
-    stitched = stitch(model, model, 1, [none, batches[1]], init="identity", epochs=2)
-    assert_same_map(stitched, stitch(model, model, 1, [batches[1]], init="identity", epochs=2))
+    stitched = stitch(model, model, [none, batches[1]], level=1, init="identity", epochs=2)
+    assert_same_map(stitched, stitch(model, model, [batches[1]], level=1, init="identity", epochs=2))
 
 
 # Sharing
@@ -373,9 +375,9 @@ def test_cache_shares_states_and_changes_nothing(monkeypatch):
     for level in range(LAYERS + 1):
         for gates in (None, mask, mask.clone(), mask.float()):
             options = {"front_gates": mask, "end_gates": gates, "epochs": 2}
-            shared = stitch(front, end, level, batches, cache=cache, **options)
+            shared = stitch(front, end, batches, level=level, cache=cache, **options)
             count = len(reads)
-            assert_same_map(shared, stitch(front, end, level, batches, **options), rtol=0, atol=0)
+            assert_same_map(shared, stitch(front, end, batches, level=level, **options), rtol=0, atol=0)
             del reads[count:]
     assert len(reads) == 3 * len(batches)  # the front, and the end with and without its mask
     tokens = sum(batch["input_ids"].numel() for batch in batches)
@@ -389,10 +391,12 @@ def test_a_small_cache_keeps_to_its_size_and_gives_the_same_maps(room):
         cache = StateCache(room, levels)
         for level in (0, 2):
             options = {"front_gates": random_mask(), "epochs": 2}
-            found = stitch(model, model, level, batches, cache=cache, **options)
-            assert_same_map(found, stitch(model, model, level, batches, **options), rtol=0, atol=0)
+            found = stitch(model, model, batches, level=level, cache=cache, **options)
+            assert_same_map(found, stitch(model, model, batches, level=level, **options), rtol=0, atol=0)
             assert cache.bytes <= room
-            scores = [stitched_score(found, model, model, batches, "accuracy", cache=one) for one in (cache, None)]
+            scores = [
+                stitched_score(found, model, model, batches, metric="accuracy", cache=one) for one in (cache, None)
+            ]
             assert scores[0] == scores[1]
 
 
@@ -400,8 +404,8 @@ def test_gates_given_while_others_are_in_force_multiply():
     model, batches = new_model(), make_batches()
     a, b = random_mask(3), random_mask(4)
     with head_gates(model, a):
-        found = stitch(model, model, 2, batches, front_gates=b, epochs=1)
-    assert_same_map(found, stitch(model, model, 2, batches, front_gates=a & b, end_gates=a, epochs=1))
+        found = stitch(model, model, batches, level=2, front_gates=b, epochs=1)
+    assert_same_map(found, stitch(model, model, batches, level=2, front_gates=a & b, end_gates=a, epochs=1))
 
 
 def test_fronts_trained_together_are_those_trained_alone():
@@ -410,9 +414,9 @@ def test_fronts_trained_together_are_those_trained_alone():
     fronts = [(end, random_mask()), (new_model(seed=2), None), (new_model("bert", kind, 3), random_mask(4))]
     options = {"end_gates": random_mask(5), "epochs": 3, "lr": 1e-2}
     for level, affine in ((1, "affine"), (LAYERS, "linear")):
-        together = stitch_fronts(fronts, end, level, batches, kind=affine, **options)
+        together = stitch_fronts(fronts, end, batches, level=level, kind=affine, **options)
         for (front, gates), found in zip(fronts, together, strict=True):
-            alone = stitch(front, end, level, batches, kind=affine, front_gates=gates, **options)
+            alone = stitch(front, end, batches, level=level, kind=affine, front_gates=gates, **options)
             torch.testing.assert_close(found.weight, alone.weight, rtol=1e-8, atol=1e-8)
             assert found.losses == pytest.approx(alone.losses) and (found.bias is None) == (affine == "linear")
 
@@ -420,12 +424,12 @@ def test_fronts_trained_together_are_those_trained_alone():
 def test_fronts_together_have_one_width_and_are_named_when_they_diverge():
     wide, end = new_model(hidden_size=32), new_model(seed=1)
     with raises("fronts: their states have [24, 32] features; one width in a call would be right"):
-        stitch_fronts([(wide, None), (end, None)], end, 1, make_batches(), epochs=1)
-    assert len(stitch_fronts([(wide, None), (end, None)], end, 1, make_batches(), epochs=0)) == 2
+        stitch_fronts([(wide, None), (end, None)], end, make_batches(), level=1, epochs=1)
+    assert len(stitch_fronts([(wide, None), (end, None)], end, make_batches(), level=1, epochs=0)) == 2
     with raises("fronts: there is no front"):
-        stitch_fronts([], end, 1, make_batches())
+        stitch_fronts([], end, make_batches(), level=1)
     with raises("training from front 0 diverged"):
-        stitch_fronts([(end, None), (end, None)], end, 1, make_batches(), lr=1e308, epochs=3)
+        stitch_fronts([(end, None), (end, None)], end, make_batches(), level=1, lr=1e308, epochs=3)
 
 
 def test_a_full_cache_reads_no_more_than_is_asked_for(monkeypatch):
@@ -444,16 +448,16 @@ def test_a_full_cache_reads_no_more_than_is_asked_for(monkeypatch):
 
 def test_maps_to_begin_with_have_to_fit():
     front, end, batches = new_model(seed=1), new_model(seed=2), make_batches()
-    affine, linear = (stitch(front, end, 1, batches, kind=kind, epochs=0) for kind in ("affine", "linear"))
-    again = stitch(front, end, 1, batches, init=affine, epochs=2)
-    assert_same_map(again, stitch(front, end, 1, batches, epochs=2), rtol=0, atol=0)
-    assert stitch(front, end, 1, batches, init=linear, epochs=1).bias is None
+    affine, linear = (stitch(front, end, batches, level=1, kind=kind, epochs=0) for kind in ("affine", "linear"))
+    again = stitch(front, end, batches, level=1, init=affine, epochs=2)
+    assert_same_map(again, stitch(front, end, batches, level=1, epochs=2), rtol=0, atol=0)
+    assert stitch(front, end, batches, level=1, init=linear, epochs=1).bias is None
     fronts = [(front, None)] * 2
-    for init in ([affine, linear], [affine], [stitch(front, end, 2, batches, epochs=0)] * 2):
+    for init in ([affine, linear], [affine], [stitch(front, end, batches, level=2, epochs=0)] * 2):
         with raises("for each of the 2 fronts one of (1, 24, 24)"):
-            stitch_fronts(fronts, end, 1, batches, init=init)
+            stitch_fronts(fronts, end, batches, level=1, init=init)
     with raises("init: 1 maps of (level, end, front, whether linear) [(1, 24, 24, False)]; for each"):
-        stitch(new_model(hidden_size=32), end, 1, batches, init=affine, epochs=0)
+        stitch(new_model(hidden_size=32), end, batches, level=1, init=affine, epochs=0)
 
 
 def test_heads_are_removed_from_the_copy_alone():
@@ -464,10 +468,12 @@ def test_heads_are_removed_from_the_copy_alone():
     mine = {one.data_ptr() for one in model.parameters()}
     whole = [one for one in cut.model.parameters() if one.data_ptr() in mine]
     assert len(whole) > len(mine) / 2, "what is not cut is shared"
-    stitched = stitch(model, model, 1, make_batches(), front_gates=mask, end_gates=mask, init="identity", epochs=0)
+    stitched = stitch(
+        model, model, make_batches(), level=1, front_gates=mask, end_gates=mask, init="identity", epochs=0
+    )
     options = {"front_gates": mask, "end_gates": mask}
     outputs, _ = stitched_predictions(stitched, model, model, make_batches(), **options)
-    right, _ = evaluate_module.predictions(model, make_batches(), mask)
+    right, _ = evaluate_module.predictions(model, make_batches(), gates=mask)
     assert all(torch.equal(one, other) for one, other in zip(outputs, right, strict=True))
 
 
@@ -477,22 +483,22 @@ def test_heads_are_removed_from_the_copy_alone():
 def test_scores_are_those_of_the_predictions():
     kind = "BertForTokenClassification"
     front, end, batches = new_model("bert", kind, 1), new_model("bert", kind, 2), make_batches(kind)
-    stitched = stitch(front, end, 1, batches, epochs=0)
+    stitched = stitch(front, end, batches, level=1, epochs=0)
     outputs, labels = stitched_predictions(stitched, front, end, batches, metric="token_accuracy")
     hits = [(guess == gold)[gold != -100] for guess, gold in zip(outputs, labels, strict=True)]
-    score = stitched_score(stitched, front, end, batches, "token_accuracy")
+    score = stitched_score(stitched, front, end, batches, metric="token_accuracy")
     assert score == pytest.approx(torch.cat(hits).double().mean().item())
-    assert 0 <= stitched_score(stitched, front, end, batches, "f1") <= 1
+    assert 0 <= stitched_score(stitched, front, end, batches, metric="f1") <= 1
 
 
 def test_relative_accuracy_by_hand():
-    assert relative_accuracy(0.6, 0.8) == pytest.approx(0.75)
-    assert relative_accuracy(0.9, 0.6) == pytest.approx(1.5)
-    assert relative_accuracy(0.6, 0.8, chance=0.5) == pytest.approx(1 / 3)
-    assert relative_accuracy(0.4, 0.8, chance=0.5) == pytest.approx(-1 / 3)
-    assert math.isnan(relative_accuracy(0.5, 0.0))
-    assert math.isnan(relative_accuracy(0.5, 0.5, chance=0.5))
-    assert math.isnan(relative_accuracy(0.5, 0.4, chance=0.5))
+    assert relative_accuracy(0.6, baseline=0.8) == pytest.approx(0.75)
+    assert relative_accuracy(0.9, baseline=0.6) == pytest.approx(1.5)
+    assert relative_accuracy(0.6, baseline=0.8, chance=0.5) == pytest.approx(1 / 3)
+    assert relative_accuracy(0.4, baseline=0.8, chance=0.5) == pytest.approx(-1 / 3)
+    assert math.isnan(relative_accuracy(0.5, baseline=0.0))
+    assert math.isnan(relative_accuracy(0.5, baseline=0.5, chance=0.5))
+    assert math.isnan(relative_accuracy(0.5, baseline=0.4, chance=0.5))
 
 
 # Errors
@@ -526,20 +532,20 @@ def test_bad_options_are_refused(options, message):
 def test_unfit_models_are_refused():
     batches, model = make_batches(), new_model()
     with raises("init='identity': the states of the front have 16 features, those of the end 24; 'least_squares' or"):
-        stitch(new_model(hidden_size=16), model, 1, batches, init="identity")
+        stitch(new_model(hidden_size=16), model, batches, level=1, init="identity")
     with raises("level=3: BertModel has 2 layers; 0 (embeddings) to 2 would be right"):
-        stitch(new_model("bert", "BertModel", num_hidden_layers=2), model, 3, batches)
+        stitch(new_model("bert", "BertModel", num_hidden_layers=2), model, batches, level=3)
     with raises("end: XLMRobertaModel has no task head; a model for a task would be right"):
-        stitch(model, model.base_model, 1, batches)
+        stitch(model, model.base_model, batches, level=1)
     with raises("model: 'gpt2' is not one of bert, "):
-        stitch(new_model("gpt2", "GPT2Model"), model, 1, batches)
+        stitch(new_model("gpt2", "GPT2Model"), model, batches, level=1)
     with raises("model: 'Linear' is not one of bert, "):
-        stitch(nn.Linear(2, 2), model, 1, batches)
+        stitch(nn.Linear(2, 2), model, batches, level=1)
 
 
 def test_unfit_batches_are_refused():
     model, (batch, *_) = new_model(), make_batches()
-    stitched = stitch(model, model, 1, [inputs_of(batch)], epochs=0)  # needs no labels
+    stitched = stitch(model, model, [inputs_of(batch)], level=1, epochs=0)  # needs no labels
     cases = [
         (batch | {"labels": torch.full((5,), 3)}, "a label is 3, but the end model has 3 classes"),
         (batch | {"labels": torch.zeros(5, 9).long()}, "labels of shape (5, 9) and torch.int64 do not fit the logits"),
@@ -549,13 +555,13 @@ def test_unfit_batches_are_refused():
     for level in (1, LAYERS):
         for bad, message in cases:
             with raises(message):
-                stitch(model, model, level, [bad])
+                stitch(model, model, [bad], level=level)
             with raises(message):
                 stitched_score(Stitched(level, stitched.weight, stitched.bias), model, model, [bad])
     with raises("batches: every label is -100, there is nothing to learn; epochs=0 needs no labels"):
-        stitch(model, model, 1, [batch | {"labels": torch.full((5,), -100)}])
+        stitch(model, model, [batch | {"labels": torch.full((5,), -100)}], level=1)
     with raises("batches: attention_mask is 0 for all tokens; at least one token would be right"):
-        stitch(model, model, 1, [batch | {"attention_mask": torch.zeros(5, 9).long()}])
+        stitch(model, model, [batch | {"attention_mask": torch.zeros(5, 9).long()}], level=1)
     with raises("batches: there is no batch to score"):
         stitched_score(stitched, model, model, [])
 
@@ -563,8 +569,8 @@ def test_unfit_batches_are_refused():
 def test_divergence_and_room_below_zero_are_refused():
     model = new_model()
     with raises("lr=1e+308: training diverged, the mean losses of the epochs are ["):
-        stitch(model, model, LAYERS, make_batches(), lr=1e308, epochs=3)
+        stitch(model, model, make_batches(), level=LAYERS, lr=1e308, epochs=3)
     with raises("training diverged"):  # in the only step
-        stitch(model, model, LAYERS, make_batches()[:1], lr=1e308, epochs=1)
+        stitch(model, model, make_batches()[:1], level=LAYERS, lr=1e308, epochs=1)
     with raises("max_bytes=-1: no room can be negative; 0 or more would be right"):
         StateCache(-1)

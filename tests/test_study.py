@@ -15,7 +15,7 @@ from xsub_utils.study.nb02_pruning import tables as pruning
 from xsub_utils.study.study import Study, collect, encoder_identity
 
 PAIR = ("qaa", "qba")
-SMALL = {"train_size": 24, "score_size": 8, "stop_size": 12, "report_size": 16, "epochs": 1}
+SMALL = {"train_size": 24, "importance_size": 8, "validation_size": 12, "test_size": 16, "epochs": 1}
 HEADS = (4, 12)  # layers and heads of the shipped encoder
 pytestmark = pytest.mark.usefixtures("module_home")
 
@@ -57,13 +57,13 @@ def test_mask_seeds_take_different_examples_and_languages_the_same(study):
     def rows(language, seed):
         return {
             tuple(row[row > 2].tolist())
-            for b in study.batches("ner", "score", language, seed)
+            for b in study.batches("ner", "importance", language, seed)
             for row in b["input_ids"]
         }
 
     drawn = [rows("qaa", seed) for seed in range(study.pool)]
-    assert [len(one) for one in drawn] == [SMALL["score_size"]] * study.pool
-    assert len(set.union(*drawn)) == SMALL["score_size"] * study.pool
+    assert [len(one) for one in drawn] == [SMALL["importance_size"]] * study.pool
+    assert len(set.union(*drawn)) == SMALL["importance_size"] * study.pool
     assert drawn[0] == rows("qaa", 0)
     with pytest.raises(ValueError, match="raise pool to 4"):
         rows("qaa", 3)

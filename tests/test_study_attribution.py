@@ -30,7 +30,7 @@ from xsub_utils.study.study import Study
 from xsub_utils.training import finetune
 
 CODES = ("qaa", "qab", "qba")
-SMALL = {"train_size": 64, "score_size": 16, "stop_size": 40, "report_size": 16, "epochs": 2, "pool": 2}
+SMALL = {"train_size": 64, "importance_size": 16, "validation_size": 40, "test_size": 16, "epochs": 2, "pool": 2}
 PLAN = Plan(8, 3, 6, sizes=(0.5,))
 pytestmark = pytest.mark.usefixtures("module_home")
 
@@ -88,12 +88,15 @@ def test_every_set_of_heads_is_looked_at_where_it_belongs(study):
 
 
 def test_random_heads_are_as_accurate_as_can_be(study):
-    model, stop = study.model("nli", 0), study.batches("nli", "stop", "qab", 0)
+    model, stop = study.model("nli", 0), study.batches("nli", "validation", "qab", 0)
     mask = pruning.subnetworks(study, "nli", 0, 0)["qab"]
-    target = evaluate(model, stop, "accuracy", mask)
+    target = evaluate(model, stop, metric="accuracy", gates=mask)
     found = abs(
         evaluate(
-            model, stop, "accuracy", controls.as_accurate(study, "nli", "qab", 0, study.model_folder("nli", 0), mask)
+            model,
+            stop,
+            metric="accuracy",
+            gates=controls.as_accurate(study, "nli", "qab", 0, study.model_folder("nli", 0), mask),
         )
         - target
     )
@@ -102,16 +105,16 @@ def test_random_heads_are_as_accurate_as_can_be(study):
         like = size.clone()
         like[:kept] = True
         for draw in range(controls._DRAWS):
-            other = masks.random_mask(like.view(4, 12), draw)
-            assert found <= abs(evaluate(model, stop, "accuracy", other) - target) + 1e-9
+            other = masks.random_mask(like.view(4, 12), seed=draw)
+            assert found <= abs(evaluate(model, stop, metric="accuracy", gates=other) - target) + 1e-9
 
 
 def test_shares_are_those_of_influence(study, shares):
     mask = pruning.subnetworks(study, "nli", 0, 0)["qab"]
     test, train = attribution._examples(study, "nli", 0, PLAN)
     sides = (examples.batches_of(study, study.task("nli"), rows) for rows in (train, test))
-    found = tracin.influence(finetune.checkpoints(study.model_folder("nli", 0)), *sides, mask)
-    expected = top_k.top_shares(found.scores, train["language"].tolist(), PLAN.top)
+    found = tracin.influence(finetune.checkpoints(study.model_folder("nli", 0)), *sides, gates=mask)
+    expected = top_k.top_shares(found.scores, train["language"].tolist(), count=PLAN.top)
     rows = shares[(shares["condition"] == OWN) & (shares["epoch"] == 0) & (shares["sign"] == "positive")]
     for place in np.flatnonzero(test["language"] == "qab"):
         some = rows[(rows["language"] == "qab") & (rows["id"] == test["id"][place])].set_index("train")["share"]
@@ -150,7 +153,9 @@ def test_scores_are_those_of_evaluate(study):
     for mask in masks_of(study)[:4]:
         rows = table[(table["whose"] == mask.whose) & (table["kept"] == mask.kept)]
         for code in mask.languages:
-            score = evaluate(study.model("nli", 0), study.batches("nli", "report", code), "accuracy", mask.gates)
+            score = evaluate(
+                study.model("nli", 0), study.batches("nli", "test", code), metric="accuracy", gates=mask.gates
+            )
             assert score in rows.loc[rows["language"] == code, "score"].tolist()
     assert (table.loc[table["condition"] == OTHER, "whose"] != table.loc[table["condition"] == OTHER, "language"]).all()
 
@@ -158,11 +163,11 @@ def test_scores_are_those_of_evaluate(study):
 def test_right_examples_come_first(study):
     right = examples.right_share(study, "nli", 0)
     worst = right.unstack("language").min(axis=1)
-    chosen = examples.alike(study, "nli", "report", 3, right)
+    chosen = examples.alike(study, "nli", "test", 3, right)
     assert chosen.groupby("language").size().to_dict() == dict.fromkeys(CODES, 3)
     assert worst[chosen["id"].unique()].min() >= worst.drop(chosen["id"].unique()).max()
     model = study.model("nli", 0)
-    score = evaluate(model, study.batches("nli", "report", "qab"), "accuracy")
+    score = evaluate(model, study.batches("nli", "test", "qab"), metric="accuracy")
     assert right["qab"].mean() == pytest.approx(score)
 
 
@@ -264,7 +269,7 @@ def test_examples_are_removed_by_influence_and_models_trained_again(study):
     assert table["confidence"].nunique() > 1
     rows = retraining._pool(study, "nli", dict.fromkeys(CODES, 12))
     base = retraining._trained(study, "nli", 0, rows)
-    test = study.task("nli").examples("report", "qab").head(6)
+    test = study.task("nli").examples("test", "qab").head(6)
     scores = retraining._scores(study, "nli", base, rows, test, together=True)
     each = retraining._scores(study, "nli", base, rows, test, together=False)
     torch.testing.assert_close(scores[0], each.mean(0), atol=1e-4, rtol=1e-4)

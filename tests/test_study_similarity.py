@@ -26,7 +26,7 @@ from xsub_utils.study.study import Study, load_model
 ROOT = Path(__file__).parents[1]
 PUD = Path(os.environ.get("XSUB_UD", ROOT.parent / "shared" / "data" / "ud-pud"))
 CODES = ["qaa", "qab", "qba"]
-SMALL = {"train_size": 24, "score_size": 8, "stop_size": 12, "report_size": 16, "epochs": 1}
+SMALL = {"train_size": 24, "importance_size": 8, "validation_size": 12, "test_size": 16, "epochs": 1}
 TASKS, LANGUAGES, SEEDS = ["nli", "ner"], ["qaa", "qba"], [0, 1]
 GRID = list(product(TASKS, LANGUAGES, SEEDS, SEEDS))
 MEASURED = ["jaccard", "expected_within", "adjusted_within"]
@@ -342,9 +342,9 @@ def across(study, views):
 
 def test_parallel_sentences_mean_the_same_row_by_row(study):
     texts = states.parallel(study)
-    assert list(texts) == CODES and {len(one) for one in texts.values()} == {SMALL["report_size"]}
+    assert list(texts) == CODES and {len(one) for one in texts.values()} == {SMALL["test_size"]}
     task = study.task("parallel")
-    ids = {code: rows.set_index("text")["id"] for code, rows in task.examples("report").groupby("language")}
+    ids = {code: rows.set_index("text")["id"] for code, rows in task.examples("test").groupby("language")}
     rows = [[ids[code][text] for text in texts[code]] for code in CODES]
     assert rows[0] == rows[1] == rows[2] and len(set(rows[0])) == len(rows[0])
     numbers = [int(name.removeprefix("parallel-")) for name in rows[0]]
@@ -365,11 +365,11 @@ def test_nothing_is_trained_on_parallel_sentences(study, name):
     train, parallel = study.task(name).examples("train"), study.task("parallel")
     seen = {text for column in ("text", "text_pair") if column in train for text in train[column]}
     assert not seen & {text for one in states.parallel(study).values() for text in one}
-    assert not set(parallel.examples("report")["id"]) & set(train["id"])
+    assert not set(parallel.examples("test")["id"]) & set(train["id"])
 
 
 def test_languages_without_sentences_in_common_are_refused(study, monkeypatch):
-    rows = study.task("parallel").examples("report")
+    rows = study.task("parallel").examples("test")
     apart = rows.assign(id=rows["id"] + rows["language"].where(rows.index % 4 > 0, ""))
     monkeypatch.setattr(type(study.task("parallel")), "examples", lambda *_: apart)
     with pytest.raises(ValueError, match="at least 8 with equal ids"):
@@ -388,7 +388,7 @@ def test_states_are_those_of_the_masked_model(study, views, drawn):
     model = load_model(study.model_folder("nli", 0))
     batches = states.sentences(study, "qab")
     for heads, gates in (("full", None), ("own", drawn[0, "qab"])):
-        levels = hidden_states.hidden_states(model, batches, gates, "mean")
+        levels = hidden_states.hidden_states(model, batches, gates=gates, pool="mean")
         torch.testing.assert_close(torch.stack(list(views[heads, "qab"]["mean"].values())), torch.stack(levels))
     assert not torch.equal(views["own", "qab"]["mean"][4], views["random", "qab"]["mean"][4])
 
@@ -758,15 +758,15 @@ def test_stability_needs_a_second_seed(made, study, within):
 @pytest.mark.skipif(not PUD.is_dir(), reason=f"UD PUD is not at {PUD}; set XSUB_UD to its folder")
 def test_no_parallel_sentence_of_real_text_is_trained_on():
     given = yaml.safe_load((ROOT / "xsub_utils" / "study" / "configs" / "ud.yaml").read_text())["parameters"]
-    sizes = {name: given[name] for name in ("train_size", "score_size", "stop_size", "report_size", "pool")}
+    sizes = {name: given[name] for name in ("train_size", "importance_size", "validation_size", "test_size", "pool")}
     study = Study(given["languages"][::3], source="local", data=str(PUD), **sizes)
     texts, task = states.parallel(study), study.task("parallel")
-    held_out = task.examples("report").set_index(["language", "text"])["id"]
+    held_out = task.examples("test").set_index(["language", "text"])["id"]
     upos, mlm = study.task("upos"), study.task("mlm").examples("train")
     tagged = pd.concat(upos.splits.values())
     words = tagged["tokens"].map(tuple).set_axis(pd.MultiIndex.from_frame(tagged[["language", "id"]]))
     same = [held_out[code][texts[code]].tolist() for code in study.languages]
-    assert len(set(same[0])) == study.report_size and all(ids == same[0] for ids in same)
+    assert len(set(same[0])) == study.test_size and all(ids == same[0] for ids in same)
     for train in (upos.examples("train"), mlm):
         assert train["language"].value_counts().to_dict() == dict.fromkeys(study.languages, study.train_size)
         assert not set(same[0]) & set(train["id"])

@@ -23,7 +23,7 @@ from xsub_utils.training import sparse as sparse_training
 from xsub_utils.training.finetune import checkpoints, load_finetuned
 
 CODES = ("qaa", "qab", "qba")
-SMALL = {"train_size": 64, "score_size": 16, "stop_size": 40, "report_size": 16, "epochs": 2, "pool": 2}
+SMALL = {"train_size": 64, "importance_size": 16, "validation_size": 40, "test_size": 16, "epochs": 2, "pool": 2}
 PLAN = Plan(8, 3, 6, correct=False, sizes=())
 HEADS = (sparse.OWN, sparse.OTHER, sparse.RANDOM, sparse.SAME, sparse.SAME_RANDOM)
 CONDITIONS = (FULL, OWN, MATCHED)
@@ -128,9 +128,9 @@ def test_scores_are_those_of_the_models_through_their_heads(study, scores):
     model = load_finetuned(sparse.folder(study, "nli", 0, sparse.OWN))[0]
     found = scores.set_index(["variant", "heads", "language"])["score"]
     for code, mask in sparse.heads_of(study, "nli", 0, sparse.OWN).items():
-        report = study.batches("nli", "report", code)
-        assert found[sparse.OWN, sparse.TRAINED, code] == evaluate(model, report, "accuracy", mask)
-        assert found[sparse.OWN, sparse.WHOLE, code] == evaluate(model, report, "accuracy")
+        report = study.batches("nli", "test", code)
+        assert found[sparse.OWN, sparse.TRAINED, code] == evaluate(model, report, metric="accuracy", gates=mask)
+        assert found[sparse.OWN, sparse.WHOLE, code] == evaluate(model, report, metric="accuracy")
 
 
 def test_a_second_call_trains_nothing(study, scores, monkeypatch):
@@ -156,12 +156,12 @@ def test_pairs_are_composed_of_their_heads_and_changes(study):
     for way, random in (("union", "random heads, as many"), ("intersection", "random heads, as few")):
         assert found.loc[(way, "qaa"), "kept"] == found.loc[(random, "qaa"), "kept"]
     tuned = load_finetuned(sparse.folder(study, "nli", 0, sparse.OWN))[0]
-    report = study.batches("nli", "report", "qaa")
-    assert found.loc[("union", "qaa"), "score"] == evaluate(tuned, report, "accuracy", union)
+    report = study.batches("nli", "test", "qaa")
+    assert found.loc[("union", "qaa"), "score"] == evaluate(tuned, report, metric="accuracy", gates=union)
     alone = load_finetuned(study.model_folder("nli", 0, ("qaa",)))[0]
-    assert found.loc[("full changes, own", "qaa"), "score"] == pytest.approx(evaluate(alone, report, "accuracy"))
+    assert found.loc[("full changes, own", "qaa"), "score"] == pytest.approx(evaluate(alone, report, metric="accuracy"))
     assert found.loc[("full changes, the other's", "qba"), "score"] == pytest.approx(
-        evaluate(alone, study.batches("nli", "report", "qba"), "accuracy")
+        evaluate(alone, study.batches("nli", "test", "qba"), metric="accuracy")
     )
 
 
@@ -197,13 +197,13 @@ def test_influence_is_that_of_the_sparse_model(study):
     found = attributed(study, "nli", 0, mask, (code,), PLAN, folder)
     data = study.task("nli")
     sides = []
-    for split, rows in (("train", found.train), ("report", found.test)):
+    for split, rows in (("train", found.train), ("test", found.test)):
         table = data.examples(split).set_index(["id", "language"])
         sides.append(
             batches_of(study, data, table.loc[list(zip(rows["id"], rows["language"], strict=True))].reset_index())
         )
     models = [load_finetuned(folder, epoch)[0] for epoch in (1, 2)]
-    again = tracin.influence(models, *sides, mask, progress=False)
+    again = tracin.influence(models, *sides, gates=mask, progress=False)
     torch.testing.assert_close(found.scores, again.by_checkpoint, rtol=1e-4, atol=1e-5)
 
 
@@ -235,7 +235,7 @@ def test_control_scores_are_those_of_the_sparse_model(study):
     assert set(table["condition"]) == {"all heads", *CONDITIONS[1:], OTHER}
     model = load_finetuned(sparse.folder(study, "nli", 0, sparse.OWN))[0]
     whole = table[table["condition"] == "all heads"].set_index("language")["score"]
-    assert whole["qba"] == evaluate(model, study.batches("nli", "report", "qba"), "accuracy")
+    assert whole["qba"] == evaluate(model, study.batches("nli", "test", "qba"), metric="accuracy")
 
 
 def made_up(shares):
@@ -309,7 +309,9 @@ def test_dials_turn_size_threshold_and_difficulty(study):
     assert len(table) == (3 + 2 + 2) * len(CODES) and table[["score", "whole", "share"]].notna().all(axis=None)
     assert table.query("dial == 'sparsity'")["kept"].between(0.4, 0.6).all()
     usual = sparse.subnetworks(study, "nli", 0)
-    expected = evaluate(study.model("nli", 0), study.batches("nli", "report", "qab"), "accuracy", usual["qab"])
+    expected = evaluate(
+        study.model("nli", 0), study.batches("nli", "test", "qab"), metric="accuracy", gates=usual["qab"]
+    )
     rows = table.query("dial != 'sparsity' and variant == 'full' and language == 'qab'")
     assert rows["score"].tolist() == [expected, expected]
 
@@ -319,7 +321,7 @@ def test_composed_shares_are_of_both_languages(study):
     assert set(table["way"]) >= {"own heads", "union", "all heads"}
     masks, folder = sparse.subnetworks(study, "nli", 0), sparse.folder(study, "nli", 0, sparse.OWN)
     found = attribution.attributed(study, "nli", 0, masks["qaa"] | masks["qba"], ("qba",), PLAN, folder)
-    expected = top_k.top_shares(found.scores.sum(0), found.train["language"].tolist(), PLAN.top).mean()
+    expected = top_k.top_shares(found.scores.sum(0), found.train["language"].tolist(), count=PLAN.top).mean()
     row = table.query("way == 'union' and language == 'qba'").iloc[0]
     assert row[["own", "other"]].tolist() == pytest.approx([expected["qba"], expected["qaa"]])
     assert expected["qba"] != expected["qaa"], "or swapped columns would pass"
@@ -336,6 +338,6 @@ def test_a_language_left_out_is_not_trained_on(study):
         for trained, codes in (("with it", None), ("without it", ("qaa", "qab"))):
             model = load_finetuned(sparse.folder(study, "nli", 0, variant, languages=codes))[0]
             for name, mask in heads.items():
-                batches = study.batches("nli", "report", "qba")
-                expected[variant, trained, name] = evaluate(model, batches, "accuracy", mask)
+                batches = study.batches("nli", "test", "qba")
+                expected[variant, trained, name] = evaluate(model, batches, metric="accuracy", gates=mask)
     assert table.set_index(["variant", "trained", "heads"])["score"].to_dict() == expected

@@ -15,7 +15,7 @@ from xsub_utils.study.nb04_stitching.stitched import CONTROLS, SUBNETWORKS, Plan
 from xsub_utils.study.study import Study
 
 CODES = ("qaa", "qab", "qba")
-SMALL = {"train_size": 24, "score_size": 8, "stop_size": 12, "report_size": 16, "epochs": 1, "pool": 2}
+SMALL = {"train_size": 24, "importance_size": 8, "validation_size": 12, "test_size": 16, "epochs": 1, "pool": 2}
 PLAN = Plan(["nli", "ner"], [0, 1], [0, 1], ["qab"], [1, 4], size=20, epochs=4, lr=0.03)
 pytestmark = pytest.mark.usefixtures("module_home")
 
@@ -62,25 +62,25 @@ def test_every_condition_has_its_fronts(study):
 
 def test_rows_are_those_of_stitch(study, table):
     model, masks = study.model("nli", 0), pruning.subnetworks(study, "nli", 0, 0)
-    train, report = stitching._train_batches(study, "nli", "qab", PLAN.size), study.batches("nli", "report", "qab")
+    train, report = stitching._train_batches(study, "nli", "qab", PLAN.size), study.batches("nli", "test", "qab")
     assert sum(len(batch["labels"]) for batch in train) == PLAN.size
     rows = table.query("language == 'qab' and condition == 'language' and front_language == 'qba' and level == 1")
     expected = {}
     for name, epochs in (("closed form", 0), ("trained", PLAN.epochs)):
         gates = {"front_gates": masks["qba"], "end_gates": masks["qab"]}
-        made = stitch(model, model, 1, train, epochs=epochs, lr=PLAN.lr, **gates)
+        made = stitch(model, model, train, level=1, epochs=epochs, lr=PLAN.lr, **gates)
         expected[name] = stitched_score(made, model, model, report, **gates)
     assert rows.set_index("map")["score"].to_dict() == pytest.approx(expected)
-    assert rows["own"].unique() == pytest.approx(evaluate(model, report, "accuracy", masks["qab"]))
-    assert rows["full"].unique() == pytest.approx(evaluate(model, report, "accuracy"))
+    assert rows["own"].unique() == pytest.approx(evaluate(model, report, metric="accuracy", gates=masks["qab"]))
+    assert rows["full"].unique() == pytest.approx(evaluate(model, report, metric="accuracy"))
 
 
 def test_an_untrained_front_is_the_twin(study, table):
     masks = pruning.subnetworks(study, "nli", 0, 0)
     model, twin = study.model("nli", 0), stitching.states.untrained_twin(study, "nli", 0)
-    train, report = stitching._train_batches(study, "nli", "qab", PLAN.size), study.batches("nli", "report", "qab")
+    train, report = stitching._train_batches(study, "nli", "qab", PLAN.size), study.batches("nli", "test", "qab")
     gates = {"front_gates": masks["qab"], "end_gates": masks["qab"]}
-    made = stitch(twin, model, 1, train, epochs=0, **gates)
+    made = stitch(twin, model, train, level=1, epochs=0, **gates)
     row = table.query("condition == 'untrained front' and level == 1 and map == 'closed form'")
     assert row["score"].item() == pytest.approx(stitched_score(made, twin, model, report, **gates))
     assert row["cka"].item() < 0.9

@@ -21,7 +21,7 @@ from xsub_utils.training.finetune import load_finetuned
 from xsub_utils.weights.prunable import prunable_weights
 
 CODES = ("qaa", "qab", "qba")
-SMALL = {"train_size": 36, "score_size": 16, "stop_size": 20, "report_size": 24, "epochs": 1, "pool": 1}
+SMALL = {"train_size": 36, "importance_size": 16, "validation_size": 20, "test_size": 24, "epochs": 1, "pool": 1}
 PLAN = Plan((0.3, 0.5), (0.5,), 16, (0,))
 pytestmark = pytest.mark.usefixtures("module_home")
 
@@ -40,10 +40,10 @@ def test_a_ticket_is_stored_with_its_scores_and_two_of_its_models(study):
     assert {sparsity: round(1 - float(flat(mask).double().mean()), 4) for sparsity, mask in found.masks.items()} == {
         0.0: 0.0, 0.3: 0.3, 0.5: 0.5
     }  # fmt: skip
-    batches = study.batches("nli", "report", "qaa")
+    batches = study.batches("nli", "test", "qaa")
     for sparsity, folder in ((0.0, found.whole), (0.5, found.sparse)):
         model, rows = load_finetuned(folder)[0], found.scores[found.scores["sparsity"] == sparsity]
-        assert rows["score"].tolist() == [evaluate(model, batches, "accuracy")]
+        assert rows["score"].tolist() == [evaluate(model, batches, metric="accuracy")]
         for name, weight in prunable_weights(model).items():
             assert not weight[~found.masks[sparsity][name]].any()
     again = tickets.found(study, "nli", 0, "qaa", PLAN)

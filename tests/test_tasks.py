@@ -14,7 +14,7 @@ from xsub_utils.data.schema import TASKS
 from xsub_utils.data.splits import SPLITS, draw_splits
 from xsub_utils.data.tasks import load_task
 
-SMALL = {"train": 20, "score": 5, "stop": 5, "report": 10}
+SMALL = {"train": 20, "importance": 5, "validation": 5, "test": 10}
 ALL = [language.code for language in LANGUAGES]
 
 
@@ -79,15 +79,15 @@ def test_the_examples_are_minibabel_s_own():
 
 def test_splits_of_any_size_and_seed_never_meet_in_minibabel():
     big = load_task("nli", ["qaa"], sizes={"train": 300})
-    small = load_task("nli", ["qaa"], sizes={"report": 50})
+    small = load_task("nli", ["qaa"], sizes={"test": 50})
     other = load_task("nli", ["qaa"], sizes={"train": 300}, seed=1)
-    assert not set(big.examples("train")["id"]) & set(small.examples("report")["id"])
+    assert not set(big.examples("train")["id"]) & set(small.examples("test")["id"])
     assert not set(big.examples("train")["id"]) & set(other.examples("train")["id"])
 
 
 def test_even_the_simplest_meanings_suffice():
-    task = load_task("reviews", ["qaa"], sizes={"train": 200, "report": 100}, difficulty=0)
-    assert_sized(task, {"train": 200, "report": 100})
+    task = load_task("reviews", ["qaa"], sizes={"train": 200, "test": 100}, difficulty=0)
+    assert_sized(task, {"train": 200, "test": 100})
     assert_disjoint(task)
 
 
@@ -112,18 +112,18 @@ def draw(rows, sizes, seed=0):
 
 def test_splits_are_drawn_over_ids():
     names = [str(i) for i in range(10)]
-    drawn = draw(rows_of({"de": names, "en": names[::-1]}), {"train": 6, "report": 4})
+    drawn = draw(rows_of({"de": names, "en": names[::-1]}), {"train": 6, "test": 4})
     for split in drawn.values():
         by_language = split.groupby("language")["id"].agg(list)
         assert by_language["de"] == by_language["en"]
-    assert set(drawn["train"]["id"]) | set(drawn["report"]["id"]) == set(names)
+    assert set(drawn["train"]["id"]) | set(drawn["test"]["id"]) == set(names)
 
 
 def test_ids_of_one_language_fill_up_after_shared_ones():
     rows = rows_of({"de": ["1", "2", "a", "b"], "en": ["1", "2", "c", "d"]})
-    drawn = draw(rows, {"train": 2, "report": 2})
+    drawn = draw(rows, {"train": 2, "test": 2})
     assert set(drawn["train"]["id"]) == {"1", "2"}
-    assert set(drawn["report"]["id"]) == {"a", "b", "c", "d"}
+    assert set(drawn["test"]["id"]) == {"a", "b", "c", "d"}
 
 
 def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_rows():
@@ -143,11 +143,11 @@ def test_equal_texts_keep_one_id_and_the_report_keeps_its_own():
         ignore_index=True,
     )
     rows.loc[rows["id"].isin(["train-2", "test-1"]) & (rows["language"] == "de"), "text"] = "the same"
-    drawn = draw(rows, {"train": 1, "report": 1})
-    assert set(drawn["report"]["id"]) == {"test-1"}
+    drawn = draw(rows, {"train": 1, "test": 1})
+    assert set(drawn["test"]["id"]) == {"test-1"}
     assert set(drawn["train"]["id"]) == {"train-1"}  # in no language the translation of a reported text
     with pytest.raises(ValueError, match=r"train 2 = 2 of each language.*de 1, en 1"):
-        draw(rows, {"train": 2, "report": 1})
+        draw(rows, {"train": 2, "test": 1})
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_sources_without_a_train_part_are_one_pool():
 def test_too_few_rows_are_counted_per_language():
     rows = rows_of({"de": ["1", "2", "3"], "en": ["1", "2"], "fr": []})
     with pytest.raises(ValueError, match=r"train 2 \+ report 1 = 3 of each language.*there are: en 2, fr 0\."):
-        draw_splits(rows, ["de", "en", "fr"], {"train": 2, "report": 1}, 0, ["text"])
+        draw_splits(rows, ["de", "en", "fr"], {"train": 2, "test": 1}, 0, ["text"])
 
 
 # Texts that several rows share
@@ -209,7 +209,7 @@ def draw_pairs(rows, sizes, seed=0):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_premise_stands_in_one_split_with_all_its_hypotheses(parts, seed):
     rows = pd.concat([pairs_of(30, part) for part in parts])
-    draw_pairs(rows, {"train": 31, "score": 10, "stop": 10, "report": 20}, seed)
+    draw_pairs(rows, {"train": 31, "importance": 10, "validation": 10, "test": 20}, seed)
 
 
 def test_groups_are_drawn_the_same_whatever_the_order_of_rows():
@@ -217,18 +217,18 @@ def test_groups_are_drawn_the_same_whatever_the_order_of_rows():
     first, again = draw_pairs(rows, SMALL), draw_pairs(rows.sample(frac=1, random_state=1), SMALL)
     for split in SMALL:
         pd.testing.assert_frame_equal(first[split], again[split])
-    assert set(first["report"]["id"]) != set(draw_pairs(rows, SMALL, seed=1)["report"]["id"])
+    assert set(first["test"]["id"]) != set(draw_pairs(rows, SMALL, seed=1)["test"]["id"])
 
 
 def test_what_is_too_much_for_a_split_is_in_none():
     rows = pairs_of(2)
-    drawn = draw_pairs(rows, {"train": 2, "report": 2})
+    drawn = draw_pairs(rows, {"train": 2, "test": 2})
     assert {split: set(rows["text"].str[4:]) for split, rows in drawn.items()} in (
-        {"train": {"0"}, "report": {"1"}},
-        {"train": {"1"}, "report": {"0"}},
+        {"train": {"0"}, "test": {"1"}},
+        {"train": {"1"}, "test": {"0"}},
     )
     with pytest.raises(ValueError, match=r"de 6, en 6\. Rows that share a text must stay together: up to 3 ids"):
-        draw_pairs(rows, {"train": 4, "report": 2})
+        draw_pairs(rows, {"train": 4, "test": 2})
 
 
 @pytest.mark.parametrize(
@@ -239,14 +239,14 @@ def test_texts_link_over_languages_and_over_both_halves(language, column, text):
     rows = pairs_of(2)
     rows.loc[(rows["id"] == "3") & (rows["language"] == language), column] = text
     with pytest.raises(ValueError, match="up to 6 ids"):
-        draw_pairs(rows, {"train": 1, "report": 1})
+        draw_pairs(rows, {"train": 1, "test": 1})
 
 
 def test_a_large_group_goes_where_most_of_it_fits():
     rows = pairs_of(40)
     rows.loc[rows["id"].astype(int) % 6 == 0, "text_pair"] = "Yes."  # links half of the premises
     for seed in range(5):
-        drawn = draw_pairs(rows, {"score": 10, "train": 60, "report": 10}, seed)
+        drawn = draw_pairs(rows, {"importance": 10, "train": 60, "test": 10}, seed)
         assert "Yes." in set(drawn["train"]["text_pair"])
 
 
@@ -256,9 +256,9 @@ def test_half_a_pair_of_the_test_part_is_not_trained_on():
     rows.loc[rows["id"] == "train-7", "text_pair"] = "de validation-h1"
     rows.loc[rows["id"].isin(["train-9", "validation-2"]), "text_pair"] = "en validation-h2"
     rows.loc[rows["id"] == "validation-2", "text"] = "de test-p1"  # lost to the test part, so train-9 is not
-    drawn = draw_pairs(rows, {"train": 13, "stop": 8, "report": 6})
+    drawn = draw_pairs(rows, {"train": 13, "validation": 8, "test": 6})
     assert set(drawn["train"]["id"]) == {f"train-{i}" for i in range(15)} - {"train-4", "train-7"}
-    assert set(drawn["stop"]["id"]) == {f"validation-{i}" for i in range(9)} - {"validation-2"}
+    assert set(drawn["validation"]["id"]) == {f"validation-{i}" for i in range(9)} - {"validation-2"}
 
 
 # Local files
@@ -277,7 +277,7 @@ def test_local_files_give_parallel_splits(tmp_path):
     task = load_task("nli", ["en", "de"], source="local", path=path, sizes=SMALL)
     assert_sized(task, SMALL)
     assert_disjoint(task)
-    de, en = task.examples("report", "de"), task.examples("report", "en")
+    de, en = task.examples("test", "de"), task.examples("test", "en")
     assert de["id"].tolist() == en["id"].tolist()
     assert de["text"].str[3:].tolist() == en["text"].str[3:].tolist()
     assert de["label"].tolist() == en["label"].tolist() == [int(i) % 3 for i in en["id"]]
@@ -287,7 +287,7 @@ def test_local_files_give_parallel_splits(tmp_path):
 @pytest.mark.parametrize("name", ["upos", "mlm", "parallel"])
 def test_pud_gives_the_same_sentences_in_every_language(name):
     languages = PUD_LANGUAGES[:2]
-    sizes = {"train": 600, "score": 100, "stop": 100, "report": 200}
+    sizes = {"train": 600, "importance": 100, "validation": 100, "test": 200}
     task = load_task(name, languages, source="local", path=PUD, sizes=sizes)
     assert_sized(task, sizes)
     assert_disjoint(task)
@@ -371,7 +371,7 @@ def test_wrong_arguments_are_named(change, said):
 
 def test_wrong_splits_and_languages_are_named():
     task = load_task("nli", ["qaa"], sizes={"train": 2})
-    with pytest.raises(ValueError, match="'report' is not one of train"):
-        task.examples("report")
+    with pytest.raises(ValueError, match="'test' is not one of train"):
+        task.examples("test")
     with pytest.raises(ValueError, match="'qba' is not one of qaa"):
         task.examples("train", "qba")

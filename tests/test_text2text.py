@@ -50,7 +50,7 @@ def tiny_mt5(size, **changes):
 def task():
     """Natural language inference in one invented language, as text to text, eight rows of each split."""
     rows = minibabel.examples("nli", "qaa", range(80)).groupby("label").head(4)
-    splits = {"train": rows.iloc[:8], "stop": rows.iloc[4:]}
+    splits = {"train": rows.iloc[:8], "validation": rows.iloc[4:]}
     sequence = replace(make_task("reviews", sequence_row), spec=TASKS["nli"], languages=("qaa",), splits=splits)
     return text_to_text(sequence)
 
@@ -58,7 +58,7 @@ def task():
 @pytest.fixture(scope="module")
 def tokenizer(task):
     rows = task.splits["train"]
-    return encoders.train_tokenizer([*rows["text"], *LABELS * 9], 220)
+    return encoders.train_tokenizer([*rows["text"], *LABELS * 9], vocab_size=220)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def stored(tokenizer, tmp_path_factory):
 @pytest.fixture(scope="module")
 def overfitted(task, stored, tmp_path_factory):
     """Folder of a run that has learnt eight examples by heart, and is scored on them."""
-    known = replace(task, splits={"train": task.splits["train"], "stop": task.splits["train"]})
-    return finetune(known, stored, 0, tmp_path_factory.mktemp("run"), settings=COURSE, progress=False)
+    known = replace(task, splits={"train": task.splits["train"], "validation": task.splits["train"]})
+    return finetune(known, stored, seed=0, out=tmp_path_factory.mktemp("run"), settings=COURSE, progress=False)
 
 
 # Tasks
@@ -84,8 +84,10 @@ def overfitted(task, stored, tmp_path_factory):
 
 def test_inputs_and_targets_of_nli_are_those_published():
     row = {"id": "7", "language": "qaa", "text": "Ani {beku}.", "text_pair": "Cadi?", "label": 2}
-    sequence = replace(make_task("reviews", sequence_row), spec=TASKS["nli"], splits={"stop": pd.DataFrame([row])})
-    assert text_to_text(sequence).splits["stop"].to_dict("records") == [
+    sequence = replace(
+        make_task("reviews", sequence_row), spec=TASKS["nli"], splits={"validation": pd.DataFrame([row])}
+    )
+    assert text_to_text(sequence).splits["validation"].to_dict("records") == [
         {
             "id": "7",
             "language": "qaa",
@@ -107,13 +109,13 @@ def test_other_tasks_name_their_parts(reviews):
 
 
 def test_a_task_keeps_what_does_not_depend_on_its_form(module_home):
-    sequence = load_task("nli", LANGUAGES, sizes={"train": 6, "report": 3})
+    sequence = load_task("nli", LANGUAGES, sizes={"train": 6, "test": 3})
     converted = text_to_text(sequence)
     assert (converted.name, converted.kind, converted.metric) == ("nli", "text2text", "exact_match")
     assert (converted.labels, converted.languages, converted.source) == (LABELS, LANGUAGES, "minibabel")
     for split, rows in sequence.splits.items():
         assert converted.splits[split][["id", "language"]].equals(rows[["id", "language"]])
-    assert converted.examples("report", "qba").columns.tolist() == ["id", "language", *converted.spec.columns]
+    assert converted.examples("test", "qba").columns.tolist() == ["id", "language", *converted.spec.columns]
     assert sequence.examples("train").columns.tolist() == ["id", "language", *sequence.spec.columns]
     assert converted.identity == text_to_text(sequence).identity != sequence.identity
     assert converted.identity != text_to_text(replace(sequence, identity="other")).identity
@@ -220,14 +222,16 @@ def answers(*targets):
     ],
 )
 def test_exact_match_by_hand(target, right, follower):
-    assert evaluate(follower, [answers(target)], "exact_match") == right
-    assert evaluate(follower, [answers(target, [A, B, END])], "exact_match") == (right + 1) / 2
-    assert evaluate(follower, [answers(target, [B, B, B, B, B, END])], "exact_match") == right / 2  # padded further
+    assert evaluate(follower, [answers(target)], metric="exact_match") == right
+    assert evaluate(follower, [answers(target, [A, B, END])], metric="exact_match") == (right + 1) / 2
+    assert (
+        evaluate(follower, [answers(target, [B, B, B, B, B, END])], metric="exact_match") == right / 2
+    )  # padded further
 
 
 def test_teacher_forcing_would_have_most_tokens_right(follower):
     batch = answers([C, B, END])
-    assert evaluate(follower, [batch], "token_accuracy") == pytest.approx(2 / 3)
+    assert evaluate(follower, [batch], metric="token_accuracy") == pytest.approx(2 / 3)
     ((written,), (gold,)) = predictions(follower, [batch], metric="exact_match")
     assert written.tolist() == [[A, B, END]] and gold.tolist() == [[C, B, END]]
 
@@ -237,7 +241,7 @@ def test_the_decoder_reads_only_what_it_has_written(follower):
     follower.decoder.register_forward_pre_hook(
         lambda _, args, inputs: read.append(inputs["input_ids"].flatten().tolist()), with_kwargs=True
     )
-    evaluate(follower, [answers([C, C, C, C])], "exact_match")
+    evaluate(follower, [answers([C, C, C, C])], metric="exact_match")
     assert [ids[-1] for ids in read] == [1, A, B]  # the start token, then its own, up to the end
     assert C not in {token for ids in read for token in ids}
 
@@ -278,7 +282,7 @@ def test_the_score_does_not_depend_on_batches_padding_or_mode():
     model.train()
     model.generation_config.do_sample, model.generation_config.num_beams = True, 2
     for batches in ([whole], single, [wide]):
-        assert evaluate(model, batches, "exact_match") == pytest.approx(expected)
+        assert evaluate(model, batches, metric="exact_match") == pytest.approx(expected)
     assert model.training and all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -287,12 +291,12 @@ def test_gates_act_while_text_is_generated(part):
     model, batch = lively()
     batch["labels"] = generate(model, batch, 4)
     gates = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    with head_gates(model, gates, part):
+    with head_gates(model, gates, part=part):
         written = generate(model, batch, 4)
-    ((gated,), _) = predictions(model, [batch], gates, "exact_match", part)
+    ((gated,), _) = predictions(model, [batch], gates=gates, metric="exact_match", part=part)
     assert torch.equal(gated, written) and not torch.equal(gated, batch["labels"])
     masks = {"whole": None, "all": torch.ones(2, 2), "own": gates}
-    table = cross_evaluate(model, masks, {"qaa": [batch]}, "exact_match", part)["qaa"]
+    table = cross_evaluate(model, {"qaa": [batch]}, masks=masks, metric="exact_match", part=part)["qaa"]
     assert table["whole"] == table["all"] == 1 > table["own"]
 
 
@@ -308,7 +312,7 @@ def test_chance_is_the_share_of_the_most_frequent_target(task, tokenizer):
 
 def test_examples_without_a_label_do_not_count(follower):
     batch = answers([A, B, END], [C, END], [-100])
-    assert evaluate(follower, [batch], "exact_match") == 0.5
+    assert evaluate(follower, [batch], metric="exact_match") == 0.5
     with pytest.raises(ValueError, match="every label is -100"):
         score([batch["labels"][2:]], [batch["labels"][2:]], "exact_match")
 
@@ -323,11 +327,11 @@ def test_what_cannot_be_matched_is_named(follower):
         nn.Linear(1, 1),
     ):
         with pytest.raises(ValueError, match=f"{type(model).__name__} generates no text; load one of kind 'text2text'"):
-            evaluate(model, [batch], "exact_match")
+            evaluate(model, [batch], metric="exact_match")
     with pytest.raises(ValueError, match="must hold 'labels'"):
-        evaluate(follower, [{"input_ids": batch["input_ids"]}], "exact_match")
+        evaluate(follower, [{"input_ids": batch["input_ids"]}], metric="exact_match")
     with pytest.raises(ValueError, match=r"'exact_match' does not fit labels of shape \(1,\)"):
-        evaluate(follower, [batch | {"labels": torch.tensor([1])}], "exact_match")
+        evaluate(follower, [batch | {"labels": torch.tensor([1])}], metric="exact_match")
     with pytest.raises(ValueError, match="'exact_match' is of generated text, not of logits"):
         predict(forward(follower, batch)[1], batch["labels"], "exact_match")
 
@@ -339,24 +343,24 @@ def test_examples_are_learnt_by_heart(task, stored, overfitted):
     rows = task.splits["train"]
     untrained, tokenizer = encoders.load_encoder(stored, "text2text")
     batches = make_batches(rows, tokenizer, "text2text", batch_size=3)
-    assert evaluate(untrained, batches, "exact_match") == 0
+    assert evaluate(untrained, batches, metric="exact_match") == 0
     scores = pd.read_csv(overfitted / "scores.csv")
     assert scores["language"].unique() == ["qaa"] and scores["epoch"].tolist() == list(range(1, 21))
     assert scores["score"].iloc[-1] == 1 > scores["score"].iloc[0]
     model, tokenizer = load_finetuned(overfitted)
     assert not torch.equal(model.lm_head.weight, model.shared.weight)
-    assert evaluate(model, batches, "exact_match") == 1
+    assert evaluate(model, batches, metric="exact_match") == 1
     written = generate(model, batches[0], batches[0]["labels"].shape[1])
     assert set(tokenizer.batch_decode(written.clamp(0), skip_special_tokens=True)) <= set(LABELS)
     turned = rows.assign(target=rows["target"].replace({"neutral": "entailment", "entailment": "neutral"}))
     share = (rows["target"] == turned["target"]).mean()
-    assert evaluate(model, make_batches(turned, tokenizer, "text2text"), "exact_match") == share < 1
+    assert evaluate(model, make_batches(turned, tokenizer, "text2text"), metric="exact_match") == share < 1
 
 
 def test_heads_of_every_part_are_searched(task, overfitted):
     model, tokenizer = load_finetuned(overfitted)
     batches = make_batches(task.splits["train"], tokenizer, "text2text", batch_size=8)
-    blind = evaluate(model, batches, "exact_match", torch.zeros(2, 2), "cross")
+    blind = evaluate(model, batches, metric="exact_match", gates=torch.zeros(2, 2), part="cross")
     assert blind <= chance_level([batch["labels"] for batch in batches], "exact_match")
     for part in ("encoder", "decoder", "cross"):
         assert (head_importance(model, batches, part=part) > 0).any()
@@ -368,7 +372,7 @@ def test_heads_of_every_part_are_searched(task, overfitted):
 
 def test_a_killed_run_ends_as_if_it_had_not_been(task, stored, tmp_path, monkeypatch):
     def run(name):
-        return finetune(task, stored, 3, tmp_path / name, settings=replace(COURSE, epochs=2), progress=False)
+        return finetune(task, stored, seed=3, out=tmp_path / name, settings=replace(COURSE, epochs=2), progress=False)
 
     whole = run("whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -381,11 +385,15 @@ def test_a_killed_run_ends_as_if_it_had_not_been(task, stored, tmp_path, monkeyp
 
 def test_a_given_model_may_have_any_number_of_classes(task, tokenizer, tmp_path, capfd):
     model = tiny_mt5(len(tokenizer))
-    folder = finetune(task, (model, tokenizer), 0, tmp_path, settings=replace(COURSE, epochs=1), progress=False)
+    folder = finetune(
+        task, (model, tokenizer), seed=0, out=tmp_path, settings=replace(COURSE, epochs=1), progress=False
+    )
     assert capfd.readouterr() == ("", "")
     assert type(load_finetuned(folder)[0]) is MT5ForConditionalGeneration
 
 
 def test_a_metric_that_sees_the_target_is_refused(task, stored, tmp_path):
     with pytest.raises(ValueError, match="metric 'accuracy' does not fit kind 'text2text': use exact_match"):
-        finetune(replace(task, spec=replace(task.spec, metric="accuracy")), stored, 0, tmp_path, progress=False)
+        finetune(
+            replace(task, spec=replace(task.spec, metric="accuracy")), stored, seed=0, out=tmp_path, progress=False
+        )

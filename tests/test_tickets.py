@@ -124,17 +124,17 @@ def test_selection_is_that_of_torch_in_every_round():
     for step in range(9):
         some = [(layer, "weight") for layer in layers.values()]
         prune.global_unstructured(some, prune.L1Unstructured, amount=1 / (10 - step))
-        mask = keep_largest(values, (step + 1) / 10, within=mask)
+        mask = keep_largest(values, sparsity=(step + 1) / 10, within=mask)
         assert all(torch.equal(mask[name], layer.weight_mask.bool()) for name, layer in layers.items())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.333, 0.9, 0.9999])
 def test_the_share_is_exact_and_the_masks_are_nested(share):
     values = random_values()
-    first = keep_largest(values, share)
+    first = keep_largest(values, sparsity=share)
     assert int((~flat(first)).sum()) == round(share * 2000)
     assert list(first) == ["a", "b"]
-    later = keep_largest(random_values(1), (1 + share) / 2, within=first)
+    later = keep_largest(random_values(1), sparsity=(1 + share) / 2, within=first)
     assert int((~flat(later)).sum()) == round((1 + share) / 2 * 2000)
     assert not (flat(later) & ~flat(first)).any()
 
@@ -142,26 +142,27 @@ def test_the_share_is_exact_and_the_masks_are_nested(share):
 def test_weights_that_are_zero_do_not_take_the_place_of_dropped_ones():
     values = {"a": torch.tensor([0.0, 0.0, 3.0, 0.0, 0.0])}
     within = {"a": torch.tensor([False, True, True, False, True])}
-    assert keep_largest(values, 0.6, within=within)["a"].tolist() == [False, True, True, False, False]
+    assert keep_largest(values, sparsity=0.6, within=within)["a"].tolist() == [False, True, True, False, False]
 
 
 def test_a_threshold_for_all_for_a_stack_or_for_a_matrix():
     values = {"encoder.layer.0.a.weight": torch.arange(10.0), "encoder.layer.0.b.weight": torch.arange(10.0, 20.0),
               "decoder.layer.0.a.weight": torch.arange(20.0, 30.0)}  # fmt: skip
-    kept = {scope: [int(one.sum()) for one in keep_largest(values, 0.5, scope=scope).values()]
+    kept = {scope: [int(one.sum()) for one in keep_largest(values, sparsity=0.5, scope=scope).values()]
             for scope in ("global", "stack", "matrix")}  # fmt: skip
     assert kept == {"global": [0, 5, 10], "stack": [0, 10, 5], "matrix": [5, 5, 5]}
     with pytest.raises(ValueError, match="scope: 'layer' is not one of global, stack, matrix"):
-        keep_largest(values, 0.5, scope="layer")
+        keep_largest(values, sparsity=0.5, scope="layer")
 
 
 def test_random_pruning_stays_within_the_mask():
-    mask = keep_largest(random_values(), 0.3)
-    found = prune_randomly(mask, 0.5, seed=0)
+    mask = keep_largest(random_values(), sparsity=0.3)
+    found = prune_randomly(mask, sparsity=0.5, seed=0)
     assert int((~flat(found)).sum()) == 1000
     assert not (flat(found) & ~flat(mask)).any()
     shares = [
-        torch.stack([prune_randomly(mask, 0.5, seed)[name] for seed in range(300)]).double().mean(0) for name in mask
+        torch.stack([prune_randomly(mask, sparsity=0.5, seed=seed)[name] for seed in range(300)]).double().mean(0)
+        for name in mask
     ]
     for share, kept in zip(shares, mask.values(), strict=True):
         assert share[kept].min() > 0.5 and share[kept].max() < 0.9  # 5 / 7 of those in the mask
@@ -172,13 +173,13 @@ def test_wrong_shares_and_masks_are_refused():
     values = random_values()
     for share in (-0.1, 1.0, 1.5):
         with pytest.raises(ValueError, match=f"sparsity={share}: a share from 0"):
-            keep_largest(values, share)
-    within = keep_largest(values, 0.5)
+            keep_largest(values, sparsity=share)
+    within = keep_largest(values, sparsity=0.5)
     with pytest.raises(ValueError, match="that keeps 1400 entries, but within keeps only 1000"):
-        keep_largest(values, 0.3, within=within)
+        keep_largest(values, sparsity=0.3, within=within)
     for wrong in ({"a": within["a"]}, within | {"b": within["b"].float()}, within | {"b": within["b"].T}):
         with pytest.raises(ValueError, match="within: for 'b' it holds no bool tensor of shape"):
-            keep_largest(values, 0.7, within=wrong)
+            keep_largest(values, sparsity=0.7, within=wrong)
 
 
 @pytest.mark.parametrize(("name", "row"), [("reviews", sequence_row), ("mlm", text_row), ("upos", token_row)])
@@ -188,7 +189,7 @@ def test_fisher_information_is_the_mean_squared_gradient(name, row, encoder, tok
 
     task = make_task(name, row)
     model = load_encoder(encoder, task.kind, list(task.labels) or None)[0]
-    examples = task.examples("stop", LANGUAGES[0])
+    examples = task.examples("validation", LANGUAGES[0])
     before = [value.requires_grad for value in model.parameters()]
     found = fisher_information(model, make_batches(examples, tokenizer, task.kind, batch_size=4))
     assert [value.requires_grad for value in model.parameters()] == before
@@ -218,8 +219,10 @@ def model(tokenizer):
 
 
 def test_dropped_weights_stay_zero_and_training_is_that_of_torch_pruning(reviews, model, tokenizer, tmp_path):
-    mask = keep_largest(prunable_weights(model), 0.5)
-    folder = finetune_ticket(reviews, (model, tokenizer), 5, tmp_path, mask, settings=DECAYED, progress=False)
+    mask = keep_largest(prunable_weights(model), sparsity=0.5)
+    folder = finetune_ticket(
+        reviews, (model, tokenizer), seed=5, out=tmp_path, mask=mask, settings=DECAYED, progress=False
+    )
     found = dict(load_finetuned(folder)[0].named_parameters())
     for name, kept in mask.items():
         assert not found[name][~kept].any()
@@ -250,27 +253,31 @@ def test_dropped_weights_stay_zero_and_training_is_that_of_torch_pruning(reviews
 
 
 def test_a_mask_of_ones_is_ordinary_training(reviews, encoder, tmp_path):
-    whole = finetune(reviews, encoder, 3, tmp_path / "whole", settings=QUICK, progress=False)
+    whole = finetune(reviews, encoder, seed=3, out=tmp_path / "whole", settings=QUICK, progress=False)
     weights = prunable_weights(load_finetuned(whole)[0])
     ones = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    folder = finetune_ticket(reviews, encoder, 3, tmp_path / "ones", ones, settings=QUICK, progress=False)
+    folder = finetune_ticket(reviews, encoder, seed=3, out=tmp_path / "ones", mask=ones, settings=QUICK, progress=False)
     found = load_finetuned(folder)[0].state_dict()
     assert all(torch.equal(found[name], value) for name, value in load_finetuned(whole)[0].state_dict().items())
 
 
 def test_a_mask_that_does_not_fit_is_refused_and_nothing_is_written(reviews, encoder, tmp_path):
     with pytest.raises(ValueError, match="mask: the model has no parameter 'a'"):
-        finetune_ticket(reviews, encoder, 3, tmp_path / "out", {"a": torch.ones(2) > 0}, settings=QUICK)
+        finetune_ticket(reviews, encoder, seed=3, out=tmp_path / "out", mask={"a": torch.ones(2) > 0}, settings=QUICK)
     assert not list(tmp_path.glob("out/*"))
 
 
 def test_another_mask_is_another_run(reviews, encoder, tmp_path):
-    whole = finetune(reviews, encoder, 3, tmp_path / "whole", settings=QUICK, progress=False)
+    whole = finetune(reviews, encoder, seed=3, out=tmp_path / "whole", settings=QUICK, progress=False)
     weights = prunable_weights(load_finetuned(whole)[0])
     out = tmp_path / "out"
-    finetune_ticket(reviews, encoder, 3, out, keep_largest(weights, 0.5), settings=QUICK, progress=False)
+    finetune_ticket(
+        reviews, encoder, seed=3, out=out, mask=keep_largest(weights, sparsity=0.5), settings=QUICK, progress=False
+    )
     with pytest.raises(ValueError, match="holds another run"):
-        finetune_ticket(reviews, encoder, 3, out, keep_largest(weights, 0.6), settings=QUICK, progress=False)
+        finetune_ticket(
+            reviews, encoder, seed=3, out=out, mask=keep_largest(weights, sparsity=0.6), settings=QUICK, progress=False
+        )
 
 
 # Rounds
@@ -292,7 +299,9 @@ def rounds(reviews, encoder, tmp_path_factory):
     out = tmp_path_factory.mktemp("rounds")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "train", watched)
-        found = find_tickets(reviews, encoder, 3, out, sparsities=(0.3, 0.5, 0.9), settings=QUICK, progress=False)
+        found = find_tickets(
+            reviews, encoder, seed=3, out=out, sparsities=(0.3, 0.5, 0.9), settings=QUICK, progress=False
+        )
     return found, starts, out
 
 
@@ -329,7 +338,9 @@ def test_complete_rounds_are_read_and_killed_ones_go_on(rounds, reviews, encoder
     calls = []
 
     def go(out):
-        return find_tickets(reviews, encoder, 3, out, sparsities=(0.3, 0.5, 0.9), settings=QUICK, progress=False)
+        return find_tickets(
+            reviews, encoder, seed=3, out=out, sparsities=(0.3, 0.5, 0.9), settings=QUICK, progress=False
+        )
 
     def fails_in_the_third(*arguments, train=trainer.train):
         calls.append(arguments)
@@ -355,7 +366,9 @@ def test_rounds_of_another_kind_are_refused_and_change_nothing(rounds, reviews, 
     _, _, out = rounds
     before = content(out)
     with pytest.raises(ValueError, match="holds another run"):
-        find_tickets(reviews, encoder, 3, out, sparsities=(0.3,), scope="matrix", settings=QUICK, progress=False)
+        find_tickets(
+            reviews, encoder, seed=3, out=out, sparsities=(0.3,), scope="matrix", settings=QUICK, progress=False
+        )
     assert content(out) == before
 
 
@@ -368,7 +381,7 @@ def test_late_rewinding_begins_after_an_epoch_of_the_whole_model(reviews, encode
 
     monkeypatch.setattr(trainer, "train", watched)
     options = {"sparsities": (0.5,), "settings": QUICK, "progress": False}
-    found = find_tickets(reviews, encoder, 3, tmp_path, rewind_epoch=1, **options)
+    found = find_tickets(reviews, encoder, seed=3, out=tmp_path, rewind_epoch=1, **options)
     first = load_finetuned(found[0].folder, 1)[0].state_dict()
     for name, value in first.items():
         kept = found[1].mask.get(name, torch.ones_like(value, dtype=torch.bool))
@@ -378,7 +391,7 @@ def test_late_rewinding_begins_after_an_epoch_of_the_whole_model(reviews, encode
 def test_late_rewinding_to_an_epoch_that_patience_spared_says_which_there_are(reviews, encoder, tmp_path):
     settings = replace(QUICK, epochs=3, lr=1e-12, patience=1, eval_size=8)  # no score gets better
     with pytest.raises(ValueError, match="rewind_epoch=3: the whole model has epoch-1, epoch-2"):
-        find_tickets(reviews, encoder, 3, tmp_path, rewind_epoch=3, settings=settings, progress=False)
+        find_tickets(reviews, encoder, seed=3, out=tmp_path, rewind_epoch=3, settings=settings, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -392,21 +405,21 @@ def test_late_rewinding_to_an_epoch_that_patience_spared_says_which_there_are(re
 )
 def test_what_cannot_be_done_is_refused_before_any_training(wrong, message, reviews, encoder, tmp_path):
     with pytest.raises(ValueError, match=message):
-        find_tickets(reviews, encoder, 3, tmp_path, settings=QUICK, **wrong)
+        find_tickets(reviews, encoder, seed=3, out=tmp_path, settings=QUICK, **wrong)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_encoder_decoder_finds_tickets_in_both_stacks(tmp_path):
-    task = text_to_text(load_task("nli", ["qaa"], sizes={"train": 24, "report": 8}))
+    task = text_to_text(load_task("nli", ["qaa"], sizes={"train": 24, "test": 8}))
     texts = [*task.examples("train")["text"], *task.examples("train")["target"]]
-    tokenizer = train_tokenizer(texts, 150, max_length=60)
+    tokenizer = train_tokenizer(texts, vocab_size=150, max_length=60)
     shape = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 2, "num_heads": 2}
     ids = {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
     torch.manual_seed(0)
     MT5ForConditionalGeneration(MT5Config(vocab_size=len(tokenizer), **shape, **ids)).save_pretrained(tmp_path / "mt5")
     tokenizer.save_pretrained(tmp_path / "mt5")
     options = {"scope": "stack", "sparsities": (0.2, 0.5), "settings": replace(QUICK, epochs=1), "progress": False}
-    found = find_tickets(task, tmp_path / "mt5", 0, tmp_path / "out", **options)
+    found = find_tickets(task, tmp_path / "mt5", seed=0, out=tmp_path / "out", **options)
     for ticket in found:
         weights = prunable_weights(load_finetuned(ticket.folder)[0])
         for stack in ("encoder", "decoder"):
@@ -414,7 +427,7 @@ def test_an_encoder_decoder_finds_tickets_in_both_stacks(tmp_path):
             dropped = torch.cat([~ticket.mask[name].flatten() for name in names])
             assert int(dropped.sum()) == round(ticket.sparsity * len(dropped))
             assert not any(weights[name][~ticket.mask[name]].any() for name in names)
-    layers = mask_overlap(found[1].mask, found[2].mask, "layer")
+    layers = mask_overlap(found[1].mask, found[2].mask, by="layer")
     assert layers["part"].tolist() == [f"{stack} {layer}" for stack in ("encoder", "decoder") for layer in (1, 2)]
 
 
@@ -433,12 +446,12 @@ def test_overlap_is_that_of_the_parts():
     total = mask_overlap(a, b).iloc[0]
     assert total["part"] == "all"
     assert total["jaccard"] == pytest.approx((flat(a) & flat(b)).sum().item() / (flat(a) | flat(b)).sum().item())
-    layers = mask_overlap(a, b, "layer").set_index("part")["jaccard"]
+    layers = mask_overlap(a, b, by="layer").set_index("part")["jaccard"]
     assert list(layers.index) == [1, 2]  # the pooler is in none
     names = [name for name in a if matrix(name).layer == 2]
     both, some = (sum(int(join(a[name], b[name]).sum()) for name in names) for join in (and_, or_))
     assert layers[2] == pytest.approx(both / some)
-    components = mask_overlap(a, b, "component").set_index("part")["jaccard"]
+    components = mask_overlap(a, b, by="component").set_index("part")["jaccard"]
     assert len(components) == 7
     key = "bert.encoder.layer.{}.attention.self.key.weight"
     pooled = [torch.cat([mask[key.format(i)].flatten() for i in range(2)]) for mask in (a, b)]
@@ -453,7 +466,9 @@ def test_chance_is_what_random_masks_share():
     dense, thin = {"x": torch.rand(400, 100) < 0.9}, {"x": torch.rand(400, 100) < 0.1}
     a, b = ({"a": one["x"], "b": other["x"]} for one, other in ((dense, thin), (dense, thin)))
     found = mask_overlap(a, b).iloc[0]
-    drawn = [mask_overlap(random_weight_mask(a, seed), random_weight_mask(b, 50 + seed)) for seed in range(20)]
+    drawn = [
+        mask_overlap(random_weight_mask(a, seed=seed), random_weight_mask(b, seed=50 + seed)) for seed in range(20)
+    ]
     assert found["expected_within"] == pytest.approx(sum(one["jaccard"][0] for one in drawn) / 20, abs=2e-3)
     assert found["expected"] == pytest.approx(0.25 / 0.75, abs=0.01)  # half of the entries, anywhere
     assert found["expected_within"] > 0.6

@@ -100,7 +100,7 @@ def gradients(model, batches, gates=None, masks=None, names=None, part="encoder"
     for name, mask in (masks or {}).items():
         parameters[name].data *= mask
     names, rows = parameters if names is None else names, []
-    with nullcontext() if gates is None else head_gates(model, gates.double(), part):
+    with nullcontext() if gates is None else head_gates(model, gates.double(), part=part):
         for one in one_by_one(batches):
             labels, inputs = one["labels"], {name: values for name, values in one.items() if name != "labels"}
             logits = model(**one if part == "decoder" else inputs).logits

@@ -10,7 +10,9 @@ def test_a_valid_name_is_given_back():
 
 
 def test_the_error_says_what_would_be_right():
-    with pytest.raises(ValueError, match=r"metric: 'acuracy' is not one of accuracy, f1; did you mean 'accuracy'\?$"):
+    with pytest.raises(
+        ValueError, match=r"metric: expected one of accuracy, f1, got 'acuracy'; did you mean 'accuracy'\?$"
+    ):
         one_of("metric", "acuracy", ("accuracy", "f1"))
-    with pytest.raises(ValueError, match=r"metric: 'zzz' is not one of accuracy, f1$"):
+    with pytest.raises(ValueError, match=r"metric: expected one of accuracy, f1, got 'zzz'$"):
         one_of("metric", "zzz", ("accuracy", "f1"))

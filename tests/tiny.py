@@ -13,7 +13,7 @@ from xsub_utils.training.settings import Settings
 
 LANGUAGES = ("qaa", "qba")
 WORDS = ["ani", "beku", "cadi", "dofe", "gilu", "hamo", "jenu", "kilo"]
-SIZES = {"train": 24, "stop": 10}
+SIZES = {"train": 24, "validation": 10}
 SHAPE = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -58,7 +58,7 @@ def reviews():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer([" ".join(WORDS)] * 3, 60, max_length=30)
+    return train_tokenizer([" ".join(WORDS)] * 3, vocab_size=60, max_length=30)
 
 
 @pytest.fixture(scope="module")

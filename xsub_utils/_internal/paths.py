@@ -8,6 +8,10 @@ import os
 import tomllib
 from pathlib import Path
 
+import platformdirs
+
+from xsub_utils._internal.validation import invalid
+
 PROJECT = "xsub-utils"
 DEFAULT_STUDY = "minibabel"
 
@@ -17,12 +21,14 @@ def home() -> Path:
 
     Returns:
         The environment variable `XSUB_HOME` if it is set; otherwise the nearest folder, from the working
-        folder upwards, whose `pyproject.toml` is this project's; otherwise the working folder. Absolute.
+        folder upwards, whose `pyproject.toml` is this project's; otherwise the user's cache folder for
+        xsub-utils, so that a script leaves no file where it runs. Absolute.
     """
     if chosen := os.environ.get("XSUB_HOME"):
         return Path(chosen).expanduser().resolve()
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if _is_project(folder)), here)
+    checkout = next((folder for folder in (here, *here.parents) if _is_project(folder)), None)
+    return checkout or platformdirs.user_cache_path("xsub-utils")
 
 
 def artifacts() -> Path:
@@ -40,7 +46,7 @@ def figures(study: str = DEFAULT_STUDY) -> Path:
         ValueError: If `study` cannot name a folder.
     """
     if study in ("", ".", "..") or Path(study).name != study:
-        raise ValueError(f"study is {study!r}; a plain name such as {DEFAULT_STUDY!r} or 'ud' would be right")
+        raise invalid("study", f"a plain name such as {DEFAULT_STUDY!r}", repr(study))
     folder = home() / "figures" / study
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,10 +1,30 @@
-"""One error for every argument that has to be one of a list of names."""
+"""One form for errors about arguments: `argument: expected …, got …; remedy`."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=str)
 
 
-def one_of(argument: str, value: str, valid: Collection[str]) -> str:
+def invalid(argument: str, expected: str, got: object, remedy: str = "") -> ValueError:
+    """The error for an argument that has the wrong value; raise it.
+
+    Args:
+        argument: What the caller calls it.
+        expected: What would have been right, such as "a list of different codes".
+        got: What was given, in a few words or as `repr`.
+        remedy: What to do about it, if that does not follow.
+
+    Example:
+        >>> raise invalid("top", "at least 1", 0)
+        Traceback (most recent call last):
+        ValueError: top: expected at least 1, got 0
+    """
+    return ValueError(f"{argument}: expected {expected}, got {got}" + (f"; {remedy}" if remedy else ""))
+
+
+def one_of(argument: str, value: Name, valid: Collection[str]) -> Name:
     """The value, if it is among the valid ones.
 
     Args:
@@ -18,5 +38,6 @@ def one_of(argument: str, value: str, valid: Collection[str]) -> str:
     if value in valid:
         return value
     near = get_close_matches(str(value), valid, n=1)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{argument}: {value!r} is not one of {', '.join(valid)}{meant}")
+    raise invalid(
+        argument, f"one of {', '.join(valid)}", repr(value), f"did you mean {near[0]!r}?" if near else ""
+    ) from None

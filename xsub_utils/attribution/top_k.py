@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def top_shares(
-    scores: Float[Tensor, "test train"], origins: Sequence[Hashable], count: int, lowest: bool = False
+    scores: Float[Tensor, "test train"], origins: Sequence[Hashable], *, count: int, lowest: bool = False
 ) -> pd.DataFrame:
     """Share of each origin, such as a language, among the training examples with the highest scores.
 
@@ -34,11 +34,11 @@ def top_shares(
         raise ValueError(f"count={count}: between 1 and the {scores.shape[1]} training examples would be right")
     labels = list(dict.fromkeys(origins))
     codes = torch.tensor([labels.index(origin) for origin in origins])
-    chosen = codes[top_examples(scores, count, lowest)]
+    chosen = codes[top_examples(scores, count=count, lowest=lowest)]
     counts = torch.nn.functional.one_hot(chosen, len(labels)).sum(1)
     return pd.DataFrame((counts.double() / count).numpy(), columns=labels)
 
 
-def top_examples(scores: Float[Tensor, "test train"], count: int, lowest: bool = False) -> Tensor:
+def top_examples(scores: Float[Tensor, "test train"], *, count: int, lowest: bool = False) -> Tensor:
     """Indices (test, count) of the training examples with the highest or lowest scores; of equal ones the first."""
     return scores.cpu().argsort(dim=1, descending=not lowest, stable=True)[:, :count]

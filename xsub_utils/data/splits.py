@@ -7,21 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-SPLITS = ("train", "score", "stop", "report")
-PART_OF = {
+SPLITS = ("train", "importance", "validation", "test")
+PART_OF = {  # where a source has parts
     "train": "train",
-    "score": "train",
-    "stop": "validation",
-    "report": "test",
-}  # where a source has parts
-KEPT_FIRST = (
-    "report",
-    "test",
-    "stop",
-    "validation",
-    "score",
-    "train",
-)  # of equal texts, the first here stays
+    "importance": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+KEPT_FIRST = ("test", "validation", "importance", "train")  # of equal texts, the first here stays
 
 
 def draw_splits(
@@ -34,8 +27,8 @@ def draw_splits(
     drawn, never rows: those that more languages have come first, and their order depends on the seed and the
     rows alone, not on the order of these.
 
-    Where the source has a train part, `train` and `score` are drawn from it, `stop` from validation and
-    `report` from test (from train too if these are missing), and what shares a text with a part that is kept
+    Where the source has a train part, `train` is drawn from it, `importance` and `validation` from its validation
+    part and `test` from its test part (from train too if these are missing), and what shares a text with a part that is kept
     first (test, then validation) is left out. Otherwise all rows are one pool. Where several splits are drawn
     from one pool, ids linked by shared texts are a group, which goes to one split; what is too much for it
     is in none.

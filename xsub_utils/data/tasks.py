@@ -20,7 +20,7 @@ from xsub_utils.data.minibabel import languages as invented
 from xsub_utils.data.schema import TASKS, TaskSpec
 from xsub_utils.data.splits import SPLITS
 
-SIZES = {"train": 2000, "score": 500, "stop": 500, "report": 500}  # rows per language
+SIZES = {"train": 2000, "importance": 500, "validation": 500, "test": 500}  # rows per language
 MEANINGS = 10**7  # numbers that a split of MiniBabel has to itself
 SURPLUS = (1.2, 3, 10)  # meanings drawn for each one asked for, since the simplest of them come out equal
 _CODE = (columns, hub, invented, minibabel, sources, splits)
@@ -90,15 +90,15 @@ def load_task(
     """A task with its examples, drawn and split once and kept in the artifact store.
 
     The splits of one call are disjoint, so draw all that a study needs in one call: in another one, with
-    other seed, sizes or languages, a train row of this call may stand in `report`. (Not in MiniBabel, where
+    other seed, sizes or languages, a train row of this call may stand in `test`. (Not in MiniBabel, where
     every split of every seed has meanings to itself.)
 
     Args:
         name: "nli", "paraphrase", "reviews", "ner", "upos", "mlm" or "parallel".
         languages: Codes of the languages.
         source: "minibabel" (invented languages; all but upos), "hub" (data sets of `hub.HUB`) or "local".
-        sizes: Split -> rows per language. Splits are "train", "score" (head importance), "stop" (retention
-            threshold) and "report"; those not named are left out. `SIZES` if None.
+        sizes: Split -> rows per language. Splits are "train", "importance" (of heads), "validation"
+            (retention threshold) and "test"; those not named are left out. `SIZES` if None.
         seed: Seed of the draw.
         path: For source "local": a file with a language column, or a folder with files or folders named by
             language. JSONL, CSV, TSV, Parquet or CoNLL-U.

@@ -40,7 +40,7 @@ def bag_of_words_baseline(
     """
     if spec.kind not in ("sequence", "token"):
         raise ValueError(f"spec: task {spec.name!r} is of kind {spec.kind!r}; it has no labels")
-    for name, examples in (("train", train), ("report", report)):
+    for name, examples in (("train", train), ("test", report)):
         if examples.empty:
             raise ValueError(f"{name} has no rows")
     report = report.reset_index(drop=True)

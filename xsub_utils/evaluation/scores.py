@@ -22,7 +22,7 @@ _CLS_READERS = {"BertPooler", "ElectraClassificationHead", "RobertaClassificatio
 
 
 def evaluate(
-    model: nn.Module, batches: Batches, metric: str = "accuracy", gates: Tensor | None = None, part: str = "encoder"
+    model: nn.Module, batches: Batches, *, metric: str = "accuracy", gates: Tensor | None = None, part: str = "encoder"
 ) -> float:
     """Score of a model on labelled batches.
 
@@ -40,12 +40,12 @@ def evaluate(
     Raises:
         ValueError: If the metric is unknown, does not fit the labels or the model, or there is nothing to score.
     """
-    outputs, labels = predictions(model, batches, gates, metric, part)
+    outputs, labels = predictions(model, batches, gates=gates, metric=metric, part=part)
     return score(outputs, labels, metric, label_names(model))
 
 
 def predictions(
-    model: nn.Module, batches: Batches, gates: Tensor | None = None, metric: str = "accuracy", part: str = "encoder"
+    model: nn.Module, batches: Batches, *, gates: Tensor | None = None, metric: str = "accuracy", part: str = "encoder"
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Predictions and labels of each batch, as `score` takes them.
 
@@ -58,7 +58,7 @@ def predictions(
         A list of predictions and a list of labels, one tensor per batch.
     """
     outputs, labels = [], []
-    with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates, part):
+    with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates, part=part):
         for batch in batches:
             output, gold = _predicted(model, batch, metric)
             outputs.append(output)
@@ -213,8 +213,9 @@ def chance_level(labels: Iterable, metric: str) -> float:
 
 def cross_evaluate(
     model: nn.Module,
-    masks: Mapping[str, Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None],
     batches: Mapping[str, Sequence[Mapping[str, Tensor]]],
+    *,
+    masks: Mapping[str, Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None],
     metric: str = "accuracy",
     part: str = "encoder",
 ) -> pd.DataFrame:
@@ -232,7 +233,9 @@ def cross_evaluate(
     Source: the mask-by-language matrices of Foroutan et al. 2022, figure 4, here without retraining.
     """
     rows = {
-        name: {language: evaluate(model, data, metric, mask, part) for language, data in batches.items()}
+        name: {
+            language: evaluate(model, data, metric=metric, gates=mask, part=part) for language, data in batches.items()
+        }
         for name, mask in tqdm(masks.items(), desc="cross-evaluation", delay=5, leave=False)
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index="mask", columns="language")

@@ -10,7 +10,7 @@ from xsub_utils.evaluation.scores import eval_mode
 from xsub_utils.heads.gates import head_gates
 from xsub_utils.heads.removal import remove_heads
 from xsub_utils.models.architectures import REMOVABLE
-from xsub_utils.weights.masks import check_weight_mask, weight_mask_applied
+from xsub_utils.weights.masks import check_weight_mask, masked_weights
 
 
 @contextmanager
@@ -24,12 +24,12 @@ def prepared(
     with ExitStack() as stack:
         stack.enter_context(eval_mode(model))
         check_weight_mask(model, weight_masks, "weight_masks")
-        stack.enter_context(weight_mask_applied(model, weight_masks))
+        stack.enter_context(masked_weights(model, weight_masks))
         removable = getattr(getattr(model, "config", None), "model_type", None) in REMOVABLE
         if gates is not None and gates.dtype == torch.bool and part == "encoder" and removable and not weight_masks:
             model = remove_heads(model, gates, share=True)
         elif gates is not None:
-            stack.enter_context(head_gates(model, gates, part))
+            stack.enter_context(head_gates(model, gates, part=part))
         stack.enter_context(_frozen(model))
         yield model
 

@@ -16,7 +16,9 @@ from xsub_utils.models.architectures import attentions_of, check_shape, head_sha
 
 
 @contextmanager
-def head_gates(model: nn.Module, gates: Shaped[Tensor, "*batch layers heads"], part: str = "encoder") -> Iterator[None]:
+def head_gates(
+    model: nn.Module, gates: Shaped[Tensor, "*batch layers heads"], *, part: str = "encoder"
+) -> Iterator[None]:
     """Scales what each attention head contributes by its gate, for as long as the context lasts.
 
     A gate of 1 leaves its head as it is, bit for bit; 0 masks it. The bias of the output projection stays.
@@ -47,7 +49,7 @@ def head_gates(model: nn.Module, gates: Shaped[Tensor, "*batch layers heads"], p
 
 
 @torch.no_grad()
-def check_gates(model: nn.Module, batch: Mapping[str, Tensor], part: str = "encoder") -> None:
+def check_gates(model: nn.Module, batch: Mapping[str, Tensor], *, part: str = "encoder") -> None:
     """Makes sure that gates act: masking the heads of any one layer must change the output of the model.
 
     Args:
@@ -61,12 +63,12 @@ def check_gates(model: nn.Module, batch: Mapping[str, Tensor], part: str = "enco
     """
     if model.training:
         raise ValueError("model: in training mode dropout changes the output too; call model.eval() first")
-    layers, heads = head_shape(model, part)
+    layers, heads = head_shape(model, part=part)
     plain = _output(model, batch)
     idle = []
     for layer in range(layers):
         others = torch.arange(layers) != layer
-        with head_gates(model, others.unsqueeze(1).expand(layers, heads), part):
+        with head_gates(model, others.unsqueeze(1).expand(layers, heads), part=part):
             if torch.equal(plain, _output(model, batch)):
                 idle.append(layer)
     if idle:

@@ -25,6 +25,7 @@ _AGGREGATES = {
 def head_importance(
     model: nn.Module,
     batches: Batches,
+    *,
     gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
     per: str = "example",
     norm: str | None = "layer",
@@ -55,13 +56,14 @@ def head_importance(
     Source: Michel et al. 2019, section 4.1; the norm from Molchanov et al. 2017, section 2.2.
     """
     check_options(per, norm)
-    passes = gate_gradients(model, batches, gates, per, part=part)
+    passes = gate_gradients(model, batches, gates=gates, per=per, part=part)
     return aggregate([gradients for gradients, _, _ in passes], per, norm)
 
 
 def gate_gradients(
     model: nn.Module,
     batches: Batches,
+    *,
     gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
     per: str = "example",
     metric: str = "perplexity",
@@ -83,7 +85,7 @@ def gate_gradients(
     weight = next(model.parameters())
     # Gates in the precision of the model, but never in half: it is in them that gradients add up.
     precision = torch.promote_types(weight.dtype, torch.float32)
-    start = (torch.ones(head_shape(model, part)) if gates is None else gates.detach()).to(weight.device, precision)
+    start = (torch.ones(head_shape(model, part=part)) if gates is None else gates.detach()).to(weight.device, precision)
     with eval_mode(model), _frozen(model), torch.enable_grad():
         bar = tqdm(batches, desc="head importance", delay=5, leave=False)
         passes = [_batch_gradients(model, batch, start, per, metric, part) for batch in bar]
@@ -120,6 +122,7 @@ def check_options(per: str, norm: str | None) -> None:
 def attention_entropy(
     model: nn.Module,
     batches: Batches,
+    *,
     gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
     part: str = "encoder",
 ) -> Float[Tensor, "layers heads"]:
@@ -141,8 +144,8 @@ def attention_entropy(
     Source: Clark et al. 2019, section 3.3.
     """
     if part != "encoder":
-        head_shape(model, part)  # which raises if there is none
-    gated = nullcontext() if gates is None else head_gates(model, gates, part)
+        head_shape(model, part=part)  # which raises if there is none
+    gated = nullcontext() if gates is None else head_gates(model, gates, part=part)
     with eval_mode(model), torch.no_grad(), _eager_attention(model), gated:
         bar = tqdm(batches, desc="attention entropy", delay=5, leave=False)
         sums = [_entropy_sum(model, batch, part) for batch in bar]
@@ -161,12 +164,12 @@ def _batch_gradients(
 ) -> tuple[Float[Tensor, "_ layers heads"], Tensor, Tensor]:
     """Gradients in the gates, predictions and labels of one batch."""
     gates = start.repeat(len(batch["input_ids"]), 1, 1) if per == "example" else start.clone()
-    with head_gates(model, gates.requires_grad_(), part):
+    with head_gates(model, gates.requires_grad_(), part=part):
         labels, logits = forward(model, batch)
     losses = predict(logits, labels, "perplexity")
     (gradients,) = torch.autograd.grad(_loss(losses, labels, per), gates)
     if metric == "exact_match":
-        ((output,), _) = predictions(model, [batch], start, metric, part)
+        ((output,), _) = predictions(model, [batch], gates=start, metric=metric, part=part)
     else:
         output = losses.detach() if metric == "perplexity" else predict(logits, labels, metric)
     return gradients.cpu().reshape(-1, *start.shape), output, labels

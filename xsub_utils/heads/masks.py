@@ -19,7 +19,9 @@ _AXES = {"all": None, "layers": 0, "within": 1}
 _INDEX = "index.json"
 
 
-def random_mask(like: Bool[Tensor, "layers heads"], seed: int, per_layer: bool = False) -> Bool[Tensor, "layers heads"]:
+def random_mask(
+    like: Bool[Tensor, "layers heads"], *, seed: int, per_layer: bool = False
+) -> Bool[Tensor, "layers heads"]:
     """A mask drawn uniformly from all those that keep as many heads.
 
     Args:
@@ -33,7 +35,9 @@ def random_mask(like: Bool[Tensor, "layers heads"], seed: int, per_layer: bool =
     return _permuted(like, 1 if per_layer else None, "random", seed)
 
 
-def shuffle_mask(mask: Bool[Tensor, "layers heads"], over: str = "all", seed: int = 0) -> Bool[Tensor, "layers heads"]:
+def shuffle_mask(
+    mask: Bool[Tensor, "layers heads"], *, over: str = "all", seed: int = 0
+) -> Bool[Tensor, "layers heads"]:
     """The mask with its entries permuted.
 
     Args:

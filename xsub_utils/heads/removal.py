@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from xsub_utils.models.architectures import REMOVABLE, Attention, attentions_of, check_shape, model_type_of
 
 
-def remove_heads(model: nn.Module, mask: Bool[Tensor, "layers heads"], share: bool = False) -> nn.Module:
+def remove_heads(model: nn.Module, mask: Bool[Tensor, "layers heads"], *, share: bool = False) -> nn.Module:
     """A smaller copy of the model without the pruned heads of its encoder; it computes what masking does.
 
     A layer may lose all its heads; the bias of its output projection stays. No configuration describes such

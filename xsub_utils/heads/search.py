@@ -132,7 +132,7 @@ def find_subnetwork(
     """
     check_options(per, norm)
     _check_search(retain, step, sparsity, full_trajectory)
-    shape = head_shape(model, part)
+    shape = head_shape(model, part=part)
     counts = _schedule(math.prod(shape), step, sparsity)
     batches = list(batches)
     stop = batches if stop is None else list(stop)
@@ -157,9 +157,11 @@ def _measure(
 ) -> tuple[float, Callable[[], Tensor]]:
     """Score of a masked model, and its importance on demand: the last mask of a search needs none."""
     if final or stop is not batches:
-        importance = partial(head_importance, model, batches, mask, per, norm, part)
-        return evaluate(model, stop, metric, mask, part), importance
-    gradients, outputs, labels = zip(*gate_gradients(model, batches, mask, per, metric, part), strict=True)
+        importance = partial(head_importance, model, batches, gates=mask, per=per, norm=norm, part=part)
+        return evaluate(model, stop, metric=metric, gates=mask, part=part), importance
+    gradients, outputs, labels = zip(
+        *gate_gradients(model, batches, gates=mask, per=per, metric=metric, part=part), strict=True
+    )
     return score(outputs, labels, metric, label_names(model)), lambda: aggregate(gradients, per, norm)
 
 

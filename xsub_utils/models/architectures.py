@@ -58,7 +58,7 @@ class Attention(NamedTuple):
     heads: int
 
 
-def head_shape(model: nn.Module, part: str = "encoder") -> tuple[int, int]:
+def head_shape(model: nn.Module, *, part: str = "encoder") -> tuple[int, int]:
     """Number of layers, and of attention heads in each.
 
     Args:

@@ -66,7 +66,7 @@ def load_encoder(name: Path | str, kind: str = "mlm", labels: Sequence[str] | No
     return model.eval(), tokenizer
 
 
-def random_twin(model: nn.Module, seed: int = 0) -> nn.Module:
+def random_twin(model: nn.Module, *, seed: int = 0) -> nn.Module:
     """A model of the same class and configuration with random weights, the control for what training gave.
 
     Args:
@@ -78,7 +78,7 @@ def random_twin(model: nn.Module, seed: int = 0) -> nn.Module:
     return twin.to(model.device, model.dtype).train(model.training)
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = 2000, *, max_length: int = 128):
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 2000, max_length: int = 128):
     """A fast byte-pair tokenizer with the special tokens and templates of XLM-R.
 
     Texts are NFKC-normalised and cut at blanks and around punctuation, then merges are learnt. The same texts
@@ -158,7 +158,7 @@ def pretrain_encoder(
         raise ValueError("texts is empty; pre-training needs some")
     if tokenizer is None:
         sentences = [sentence for text in texts for sentence in ([text] if isinstance(text, str) else text)]
-        tokenizer = train_tokenizer(sentences, settings.vocab_size, max_length=settings.max_length)
+        tokenizer = train_tokenizer(sentences, vocab_size=settings.vocab_size, max_length=settings.max_length)
     else:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.model_max_length = settings.max_length

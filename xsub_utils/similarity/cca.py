@@ -25,7 +25,7 @@ class CanonicalScores(NamedTuple):
 
 
 def canonical_scores(
-    x: Float[Tensor, "examples features"], y: Float[Tensor, "examples others"], variance: float = 0.99
+    x: Float[Tensor, "examples features"], y: Float[Tensor, "examples others"], *, variance: float = 0.99
 ) -> CanonicalScores:
     """Mean canonical correlations of the principal directions of x with those of y, weighted in three ways.
 
@@ -53,17 +53,21 @@ def canonical_scores(
     return CanonicalScores(float(correlations.mean()), *weighted)
 
 
-def svcca(x: Float[Tensor, "examples features"], y: Float[Tensor, "examples others"], variance: float = 0.99) -> float:
+def svcca(
+    x: Float[Tensor, "examples features"], y: Float[Tensor, "examples others"], *, variance: float = 0.99
+) -> float:
     """Mean canonical correlation of the principal directions of x with those of y; see `canonical_scores`."""
-    return canonical_scores(x, y, variance).svcca
+    return canonical_scores(x, y, variance=variance).svcca
 
 
-def pwcca(x: Float[Tensor, "examples features"], y: Float[Tensor, "examples others"], variance: float = 0.99) -> float:
+def pwcca(
+    x: Float[Tensor, "examples features"], y: Float[Tensor, "examples others"], *, variance: float = 0.99
+) -> float:
     """Mean canonical correlation of x with y, weighted by how much of x each correlated direction accounts for.
 
     `pwcca(y, x)` is another number; see `canonical_scores`, which has both.
     """
-    return canonical_scores(x, y, variance).pwcca
+    return canonical_scores(x, y, variance=variance).pwcca
 
 
 def _canonical(x: Tensor, y: Tensor, variance: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,7 +22,7 @@ _SMALL = 128  # examples up to which float64 costs little, and the debiased esti
 _NOISE = 16  # units of rounding below which a difference is none
 
 
-def cka(x: Float[Tensor, "examples features"], y: Float[Tensor, "_ _"], debiased: bool = True) -> float:
+def cka(x: Float[Tensor, "examples features"], y: Float[Tensor, "_ _"], *, debiased: bool = True) -> float:
     """Centred kernel alignment of two representations of the same examples, with the linear kernel.
 
     Args:
@@ -46,6 +46,7 @@ def cka(x: Float[Tensor, "examples features"], y: Float[Tensor, "_ _"], debiased
 def cka_matrix(
     xs: Sequence[Float[Tensor, "_ _"]],
     ys: Sequence[Float[Tensor, "_ _"]] | None = None,
+    *,
     debiased: bool = True,
     method: str = "auto",
 ) -> Float[Tensor, "xs ys"]:

@@ -18,6 +18,7 @@ POOLS = ("first", "mean")
 def hidden_states(
     model: nn.Module,
     batches: Batches,
+    *,
     gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
     pool: str = "first",
     part: str = "encoder",
@@ -41,12 +42,13 @@ def hidden_states(
         ValueError: If `pool` or `part` is unknown, there is no batch, an example has no token, or the gates
             do not fit.
     """
-    return pooled_states(model, batches, gates, (pool,), part)[pool]
+    return pooled_states(model, batches, gates=gates, pools=(pool,), part=part)[pool]
 
 
 def pooled_states(
     model: nn.Module,
     batches: Batches,
+    *,
     gates: Bool[Tensor, "layers heads"] | Float[Tensor, "layers heads"] | None = None,
     pools: Sequence[str] = POOLS,
     part: str = "encoder",
@@ -63,7 +65,7 @@ def pooled_states(
     if part != "encoder":
         raise ValueError(f"part={part!r}: only an encoder has states of the input alone; 'encoder' would be right")
     rows = {one_of("pool", pool, POOLS): [] for pool in pools}
-    with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates, part):
+    with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates, part=part):
         for batch in tqdm(batches, desc="hidden states", delay=5, leave=False):
             levels, mask = _levels(model, batch)
             for pool, parts in rows.items():

@@ -90,7 +90,7 @@ def joint_jaccard(masks: Iterable[Mask]) -> float:
     return float(ratio(_kept(shared), _kept(either)))
 
 
-def expected_jaccard(a: Mask, b: Mask, within_layers: bool = False) -> float:
+def expected_jaccard(a: Mask, b: Mask, *, within_layers: bool = False) -> float:
     """Expectation of `jaccard` if the entries that b keeps were placed at random.
 
     Args:
@@ -105,7 +105,7 @@ def expected_jaccard(a: Mask, b: Mask, within_layers: bool = False) -> float:
     return float(_chance_of(a, b, within_layers, shared=0).jaccard[0])
 
 
-def chance_test(a: Mask, b: Mask, within_layers: bool = False) -> ChanceTest:
+def chance_test(a: Mask, b: Mask, *, within_layers: bool = False) -> ChanceTest:
     """Exact one-sided test of whether two masks share more kept entries than chance would give.
 
     Args:
@@ -122,7 +122,7 @@ def chance_test(a: Mask, b: Mask, within_layers: bool = False) -> ChanceTest:
     return ChanceTest(shared, float(chance.shared[0]), float(chance.p[0]))
 
 
-def adjusted_jaccard(a: Mask, b: Mask, within_layers: bool = False) -> float:
+def adjusted_jaccard(a: Mask, b: Mask, *, within_layers: bool = False) -> float:
     """Jaccard beyond chance: 0 on average for random masks of these sizes, 1 for equal masks, below 0 if less.
 
     Returns:
@@ -130,7 +130,7 @@ def adjusted_jaccard(a: Mask, b: Mask, within_layers: bool = False) -> float:
 
     Source: the form of Hubert and Arabie 1985, equation 4.
     """
-    return float(_adjusted(jaccard(a, b), expected_jaccard(a, b, within_layers)))
+    return float(_adjusted(jaccard(a, b), expected_jaccard(a, b, within_layers=within_layers)))
 
 
 def by_layer(a: Mask, b: Mask, measure: Callable[[Mask, Mask], float] = jaccard) -> Float64[Tensor, " layers"]:

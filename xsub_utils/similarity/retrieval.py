@@ -11,7 +11,7 @@ from xsub_utils.similarity.inputs import checked, constant
 
 
 def retrieval_accuracy(
-    x: Float[Tensor, "examples features"], y: Float[Tensor, "examples others"], k: int = 4, margin: bool = True
+    x: Float[Tensor, "examples features"], y: Float[Tensor, "examples others"], *, k: int = 4, margin: bool = True
 ) -> float:
     """Share of the rows of x that find their own translation, the same row of y, first among all of y.
 

@@ -25,6 +25,7 @@ _FOLDS = 10
 def rsa(
     x: Float[Tensor, "examples features"],
     y: Float[Tensor, "examples others"],
+    *,
     distance: str = "cosine",
     method: str = "pearson",
 ) -> float:
@@ -75,6 +76,7 @@ class RegressionScores(NamedTuple):
 def rsa_regress(
     x: Float[Tensor, "examples features"],
     y: Float[Tensor, "examples others"],
+    *,
     references: int | Sequence[int],
     seed: int = 0,
 ) -> RegressionScores:

@@ -14,7 +14,7 @@ from xsub_utils.weights.prunable import matrix
 PARTS = ("total", "stack", "layer", "component")
 
 
-def mask_overlap(a: WeightMask, b: WeightMask, by: str = "total") -> pd.DataFrame:
+def mask_overlap(a: WeightMask, b: WeightMask, *, by: str = "total") -> pd.DataFrame:
     """Jaccard index of two weight masks, and what chance gives.
 
     Args:

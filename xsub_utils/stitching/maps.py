@@ -45,9 +45,9 @@ class Stitched:
 def stitch(
     front: nn.Module,
     end: nn.Module,
-    level: int,
     batches: Batches,
     *,
+    level: int,
     front_gates: Gates | None = None,
     end_gates: Gates | None = None,
     **options,
@@ -76,15 +76,15 @@ def stitch(
     """
     if isinstance(options.get("init"), Stitched):
         options["init"] = [options["init"]]
-    return stitch_fronts([(front, front_gates)], end, level, batches, end_gates=end_gates, **options)[0]
+    return stitch_fronts([(front, front_gates)], end, batches, level=level, end_gates=end_gates, **options)[0]
 
 
 def stitch_fronts(
     fronts: Sequence[tuple[nn.Module, Gates | None]],
     end: nn.Module,
-    level: int,
     batches: Batches,
     *,
+    level: int,
     end_gates: Gates | None = None,
     kind: str = "affine",
     init: str | Sequence[Stitched] = "least_squares",

@@ -47,7 +47,7 @@ def stitched_predictions(
 
 
 def stitched_score(
-    stitched: Stitched, front: nn.Module, end: nn.Module, batches: Batches, metric: str = "accuracy", **options
+    stitched: Stitched, front: nn.Module, end: nn.Module, batches: Batches, *, metric: str = "accuracy", **options
 ) -> float:
     """Score of a stitched model on the end model's task, see `evaluate.evaluate`.
 
@@ -63,7 +63,7 @@ def stitched_score(
     return score(outputs, labels, metric, label_names(end))
 
 
-def relative_accuracy(score: float, baseline: float, chance: float | None = None) -> float:
+def relative_accuracy(score: float, *, baseline: float, chance: float | None = None) -> float:
     """Score of a stitched model relative to that of a baseline, such as the end model under its own gates.
 
     Args:

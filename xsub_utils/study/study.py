@@ -51,8 +51,8 @@ class Study:
             encoder is pre-trained on the training texts of the study's task "mlm".
         preset: Settings of fine-tuning, a key of `settings.PRESETS`.
         epochs: Passes over the training data; 0 leaves the preset's.
-        train_size, report_size: Examples per language to train on, and to report scores on.
-        score_size, stop_size: Examples per language that one subnetwork search takes its importance and its
+        train_size, test_size: Examples per language to train on, and to report scores on.
+        importance_size, validation_size: Examples per language that one subnetwork search takes its importance and its
             stopping scores from. Each mask seed has others.
         pool: For how many mask seeds such samples are set aside.
         difficulty: MiniBabel's dial; other sources have none.
@@ -65,9 +65,9 @@ class Study:
     preset: str = "minibabel"
     epochs: int = 0
     train_size: int = 700
-    score_size: int = 64
-    stop_size: int = 160
-    report_size: int = 240
+    importance_size: int = 64
+    validation_size: int = 160
+    test_size: int = 240
     pool: int = 3
     difficulty: int = 1
 
@@ -79,7 +79,7 @@ class Study:
         return _task(self, name)
 
     def batches(self, name: str, split: str, language: str, mask_seed: int | None = None) -> list[dict]:
-        """Batches of one language and split; a mask seed takes its own part of the pools "score" and "stop"."""
+        """Batches of one language and split; a mask seed takes its own part of "importance" and "validation"."""
         return _batches(self, name, split, language, mask_seed)
 
     def encoder_folder(self) -> str:
@@ -92,12 +92,12 @@ class Study:
 
     def chance(self, name: str) -> float:
         """Score of the best constant answer on the report split, mean over the languages."""
-        task, splits = self.task(name), (self.batches(name, "report", language) for language in self.languages)
+        task, splits = self.task(name), (self.batches(name, "test", language) for language in self.languages)
         return float(np.mean([chance_level([batch["labels"] for batch in some], task.metric) for some in splits]))
 
     def score(self, name: str, model: nn.Module, language: str, gates: Tensor | None = None) -> float:
         """Score of a model, whole or through some heads, on the report split of a language."""
-        return evaluate(model, self.batches(name, "report", language), self.task(name).metric, gates)
+        return evaluate(model, self.batches(name, "test", language), metric=self.task(name).metric, gates=gates)
 
     def course(self, name: str) -> settings.Settings:
         """How models of a task are trained."""
@@ -127,7 +127,7 @@ class Study:
         }
 
         def build(out: Path) -> None:
-            finetune.finetune(task, encoder, seed, out, languages=key["languages"], settings=chosen)
+            finetune.finetune(task, encoder, seed=seed, out=out, languages=key["languages"], settings=chosen)
 
         return store.get_or_build("model", key, build, resume=True)
 
@@ -181,9 +181,9 @@ def long(matrix: Tensor, value: str) -> pd.DataFrame:
 def _task(study: Study, name: str) -> Task:
     sizes = {
         "train": study.train_size,
-        "score": study.score_size * study.pool,
-        "stop": study.stop_size * study.pool,
-        "report": study.report_size,
+        "importance": study.importance_size * study.pool,
+        "validation": study.validation_size * study.pool,
+        "test": study.test_size,
     }
     options = {"difficulty": study.difficulty} if study.source == "minibabel" else {}
     path = Path(study.data, name) if study.data and Path(study.data, name).is_dir() else study.data or None
@@ -195,7 +195,9 @@ def _batches(study: Study, name: str, split: str, language: str, mask_seed: int 
     task = study.task(name)
     examples = task.examples(split, language)
     if mask_seed is not None:
-        examples = _slice(examples, {"score": study.score_size, "stop": study.stop_size}[split], mask_seed)
+        examples = _slice(
+            examples, {"importance": study.importance_size, "validation": study.validation_size}[split], mask_seed
+        )
     length = settings.preset(study.preset, task).max_length
     return batches.make_batches(examples, study.tokenizer(), task.kind, batch_size=EVALUATION_BATCH, max_length=length)
 

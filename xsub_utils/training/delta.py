@@ -111,7 +111,7 @@ def _sum(changes: list[Change]) -> Change:
 
 
 @contextmanager
-def apply_delta(model: nn.Module, *deltas: SparseDelta, scale: float = 1.0) -> Iterator[nn.Module]:
+def delta_weights(model: nn.Module, *deltas: SparseDelta, scale: float = 1.0) -> Iterator[nn.Module]:
     """Adds deltas to a model for as long as the context lasts; then all its weights are as before, to the bit.
 
     Whole parameters are put in where the model has them, and left out where it has not: a task model takes the

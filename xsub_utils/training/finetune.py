@@ -37,9 +37,9 @@ RESUME = "_resume"  # what a run needs to go on, there until it is complete
 def finetune(
     task: Task,
     encoder: str | Path | tuple[nn.Module, object],
+    *,
     seed: int,
     out: str | Path,
-    *,
     languages: str | Sequence[str] | None = None,
     settings: Settings | None = None,
     progress: bool = True,
@@ -212,11 +212,11 @@ def _training_examples(task: Task, languages: Sequence[str]) -> pd.DataFrame:
 
 def _stop_batches(task: Task, tokenizer, settings: Settings) -> dict[str, list[dict[str, Tensor]]]:
     """Language → batches to watch; none if nothing is to be watched or the task has no stop split."""
-    if not settings.eval_size or "stop" not in task.splits:
+    if not settings.eval_size or "validation" not in task.splits:
         return {}
     return {
         language: make_batches(
-            task.examples("stop", language).head(settings.eval_size),
+            task.examples("validation", language).head(settings.eval_size),
             tokenizer,
             task.kind,
             max_length=settings.max_length,

@@ -41,9 +41,9 @@ class Ticket(NamedTuple):
 def find_tickets(
     task: Task,
     encoder: str | Path | tuple[nn.Module, object],
+    *,
     seed: int,
     out: str | Path,
-    *,
     sparsities: float | Sequence[float] = TENTHS,
     scope: str = "global",
     rewind_epoch: int = 0,
@@ -85,21 +85,23 @@ def find_tickets(
     if not 0 <= rewind_epoch <= (last := (settings or preset("minibabel", task)).epochs):
         raise ValueError(f"rewind_epoch={rewind_epoch}: from 0 to the {last} epochs of the course would be right")
     out, options = Path(out), {"languages": languages, "settings": settings, "progress": progress}
-    whole = finetune(task, encoder, seed, out / "sparsity-0", **options)
+    whole = finetune(task, encoder, seed=seed, out=out / "sparsity-0", **options)
     start = _rewound(whole, encoder, rewind_epoch)
     weights = _weights(whole)
     tickets = [Ticket(0.0, {name: torch.ones_like(one, dtype=torch.bool) for name, one in weights.items()}, whole)]
     for sparsity in steps[1:]:
-        mask = keep_largest(weights, sparsity, within=tickets[-1].mask, scope=scope)
+        mask = keep_largest(weights, sparsity=sparsity, within=tickets[-1].mask, scope=scope)
         name = f"sparsity-{100 * sparsity:g}"
-        folder = finetune_ticket(task, start, seed, out / name, mask, **options)  # refuses what is of other rounds
+        folder = finetune_ticket(
+            task, start, seed=seed, out=out / name, mask=mask, **options
+        )  # refuses what is of other rounds
         save_masks(out / f"{name}.npz", mask, {"sparsity": sparsity, "scope": scope, "task": task.name, "seed": seed})
         tickets.append(Ticket(sparsity, mask, folder))
         weights = _weights(folder)
     return tickets
 
 
-def is_winning(score: float, full: Sequence[float], lower_is_better: bool = False) -> bool:
+def is_winning(score: float, full: Sequence[float], *, lower_is_better: bool = False) -> bool:
     """Whether a ticket's score is within one standard deviation of the full model's, or better.
 
     Args:

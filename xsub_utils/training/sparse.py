@@ -21,7 +21,7 @@ from xsub_utils.training.optimizer import SubnetworkAdamW, in_pieces
 from xsub_utils.training.samplers import ByLanguage, check_order
 from xsub_utils.training.settings import Settings
 from xsub_utils.training.trainer import EpochTrainer, Rows
-from xsub_utils.weights.masks import WeightMask, check_weight_mask, mask_digest, weight_mask_applied
+from xsub_utils.weights.masks import WeightMask, check_weight_mask, mask_digest, masked_weights
 
 Mask = Tensor | Mapping[str, Tensor]  # of heads, (layers, heads), or of weights
 OUTSIDE = ("shared", "frozen")
@@ -30,10 +30,10 @@ OUTSIDE = ("shared", "frozen")
 def sparse_finetune(
     task: Task,
     encoder: str | Path | tuple[nn.Module, object],
+    *,
     seed: int,
     out: str | Path,
     masks: Mapping[str, Mask] | Mask,
-    *,
     through: bool = True,
     outside: str = "shared",
     order: str = "round-robin",
@@ -142,7 +142,7 @@ class Subnetwork:
             with head_gates(model, self.heads):
                 yield
         else:
-            with weight_mask_applied(model, self.weights):
+            with masked_weights(model, self.weights):
                 yield
 
 

@@ -206,7 +206,7 @@ class Recorder(TrainerCallback):
         epoch = round(state.epoch)
         for language, batches in self.batches.items():
             with self.within(language):
-                score = evaluate(model, batches, self.metric)
+                score = evaluate(model, batches, metric=self.metric)
             state.log_history.append({"epoch": epoch, "language": language, "score": score})
         control.should_log = True  # leaves no loss of this epoch to the next, which may run in another process
         control.should_training_stop |= self.exhausted(state.log_history)

@@ -16,8 +16,8 @@ from xsub_utils.weights.prunable import groups, prunable_weights
 
 def keep_largest(
     values: Mapping[str, Float[Tensor, "..."]],
-    sparsity: float,
     *,
+    sparsity: float,
     within: WeightMask | None = None,
     scope: str = "global",
 ) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ def keep_largest(
         count = total - round(sparsity * total)
         some = {name: values[name].detach() for name in names}
         if within is None:
-            found |= largest(some, count)
+            found |= largest(some, count=count)
             continue
         inside = {name: within[name].to(value.device) for name, value in some.items()}
         left = {name: value[inside[name]] for name, value in some.items()}
@@ -57,12 +57,12 @@ def keep_largest(
                 f"sparsity={sparsity}: that keeps {count} entries, but within keeps only {remaining}; a sparsity of "
                 f"{1 - remaining / total:.3f} or more would be right"
             )
-        for name, kept in largest(left, count).items():
+        for name, kept in largest(left, count=count).items():
             found[name] = inside[name].masked_scatter(inside[name], kept)
     return {name: found[name] for name in values}
 
 
-def prune_randomly(mask: WeightMask, sparsity: float, seed: int) -> dict[str, Tensor]:
+def prune_randomly(mask: WeightMask, *, sparsity: float, seed: int) -> dict[str, Tensor]:
     """A mask drawn from all those that keep only what the mask keeps, all but a share of all entries.
 
     Of a mask of ones it is the random ticket of Foroutan et al. 2022; of a ticket the "ticket, then random" of their
@@ -78,10 +78,10 @@ def prune_randomly(mask: WeightMask, sparsity: float, seed: int) -> dict[str, Te
     """
     generator = torch.Generator().manual_seed(seed)
     draws = {name: torch.rand(one.shape, generator=generator).to(one.device) for name, one in mask.items()}
-    return keep_largest(draws, sparsity, within=mask)
+    return keep_largest(draws, sparsity=sparsity, within=mask)
 
 
-def fisher_information(model: nn.Module, batches: Batches, loss=example_loss) -> dict[str, Float[Tensor, "..."]]:
+def fisher_information(model: nn.Module, batches: Batches, *, loss=example_loss) -> dict[str, Float[Tensor, "..."]]:
     """Diagonal of the empirical Fisher information of the prunable weights.
 
     Args:

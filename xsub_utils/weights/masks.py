@@ -15,7 +15,7 @@ _CHUNK = 2**16  # weights at a time, which stay in the cache
 
 
 def largest(
-    values: Mapping[str, Float[Tensor, "..."]], count: int, besides: WeightMask | None = None
+    values: Mapping[str, Float[Tensor, "..."]], *, count: int, besides: WeightMask | None = None
 ) -> dict[str, Bool[Tensor, "..."]]:
     """Marks the entries with the largest magnitudes over all tensors together, exactly as many as asked for.
 
@@ -56,7 +56,7 @@ def largest(
     return found
 
 
-def random_weight_mask(like: WeightMask, seed: int) -> dict[str, Bool[Tensor, "..."]]:
+def random_weight_mask(like: WeightMask, *, seed: int) -> dict[str, Bool[Tensor, "..."]]:
     """A weight mask drawn uniformly from all those that keep as many entries of every tensor.
 
     The mask enters the draw together with the seed, so that with one seed those of two masks overlap by chance only.
@@ -79,7 +79,7 @@ def mask_digest(mask: Tensor | Mapping[str, Tensor]) -> str:
 
 
 @contextmanager
-def weight_mask_applied(model: nn.Module, mask: WeightMask) -> Iterator[None]:
+def masked_weights(model: nn.Module, mask: WeightMask) -> Iterator[None]:
     """Sets the weights that are not kept to zero, for as long as the context lasts; then all are as before, to the bit.
 
     Weights that an optimiser changes inside of the context are lost: let it step outside.

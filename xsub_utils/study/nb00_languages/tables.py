@@ -42,7 +42,7 @@ def _perplexities(languages: Sequence[str], size: int, encoder: str) -> pd.DataF
         texts = minibabel.examples("mlm", language, range(UNSEEN, UNSEEN + size))
         masked = make_batches(texts, tokenizer, "mlm")
         rows.append(("word frequencies", language, _unigram_perplexity(language, masked, tokenizer)))
-        rows += [(name, language, evaluate.evaluate(one, masked, "perplexity")) for name, one in models.items()]
+        rows += [(name, language, evaluate.evaluate(one, masked, metric="perplexity")) for name, one in models.items()]
     return pd.DataFrame(rows, columns=["model", "language", "perplexity"])
 
 

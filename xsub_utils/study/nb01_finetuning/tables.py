@@ -47,10 +47,9 @@ def baseline_scores(study: Study, task: str) -> pd.DataFrame:
     column = "labels" if data.kind == "token" else "label"
 
     def compute() -> pd.DataFrame:
-        words = baselines.bag_of_words_baseline(data.examples("train"), data.examples("report"), data.spec)
+        words = baselines.bag_of_words_baseline(data.examples("train"), data.examples("test"), data.spec)
         constant = {
-            language: chance_level(data.examples("report", language)[column], data.metric)
-            for language in study.languages
+            language: chance_level(data.examples("test", language)[column], data.metric) for language in study.languages
         }
         table = pd.DataFrame({"bag of words": words, "constant answer": constant}).rename_axis("language")
         return table.melt(var_name="model", value_name="score", ignore_index=False).reset_index()

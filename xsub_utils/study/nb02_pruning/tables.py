@@ -38,11 +38,11 @@ def search(study: Study, task: str, seed: int, language: str, mask_seed: int) ->
         "task": data.identity,
         "language": language,
         "mask_seed": mask_seed,
-        "sizes": [study.score_size, study.stop_size],
+        "sizes": [study.importance_size, study.validation_size],
     }
 
     def build(out: Path) -> None:
-        score, stop = (study.batches(task, split, language, mask_seed) for split in ("score", "stop"))
+        score, stop = (study.batches(task, split, language, mask_seed) for split in ("importance", "validation"))
         model = load_model(folder)
         gates.check_gates(model, score[0])
         found = prune.find_subnetwork(model, score, stop, metric=data.metric, **_depth(data.metric))
@@ -137,7 +137,7 @@ def _evaluated(study: Study, task: str, seed: int, own: Masks, tried: Mapping[st
     def compute() -> pd.DataFrame:
         model = load_model(folder)
         parts = [
-            _on_language(model, language, study.batches(task, "report", language), data.metric, own, tried[language])
+            _on_language(model, language, study.batches(task, "test", language), data.metric, own, tried[language])
             for language in study.languages
         ]
         return pd.concat(parts, ignore_index=True)
@@ -147,7 +147,9 @@ def _evaluated(study: Study, task: str, seed: int, own: Masks, tried: Mapping[st
 
 def _on_language(model, language: str, report: list, metric: str, own: Masks, tried: Masks) -> pd.DataFrame:
     """One language's column of the matrix, its controls, and the references of both."""
-    crossed = evaluate.cross_evaluate(model, {"": None, **own, **tried}, {language: report}, metric)[language]
+    crossed = evaluate.cross_evaluate(model, {language: report}, masks={"": None, **own, **tried}, metric=metric)[
+        language
+    ]
     full, reference = crossed.pop(""), crossed[language]
     rows = [(name, "own" if name == language else "other", _share(mask)) for name, mask in own.items()]
     rows += [(language, control, _share(mask)) for control, mask in tried.items()]
@@ -160,9 +162,9 @@ def _on_language(model, language: str, report: list, metric: str, own: Masks, tr
 
 def _controls(mask: Tensor, seed: int) -> Masks:
     return {
-        "random": masks.random_mask(mask, seed),
-        "shuffled within": masks.shuffle_mask(mask, "within", seed),
-        "shuffled layers": masks.shuffle_mask(mask, "layers", seed),
+        "random": masks.random_mask(mask, seed=seed),
+        "shuffled within": masks.shuffle_mask(mask, over="within", seed=seed),
+        "shuffled layers": masks.shuffle_mask(mask, over="layers", seed=seed),
         "inverted": masks.invert(mask),
     }
 

@@ -208,9 +208,11 @@ def perplexities(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataF
             "pre-trained": load_encoder(folder, "mlm")[0],
             "fine-tuned": load_model(study.model_folder(task, seed)),
         }
-        report = {language: study.batches(task, "report", language) for language in study.languages}
+        report = {language: study.batches(task, "test", language) for language in study.languages}
         rows = [
-            (code, name, evaluate(one, report[code], "perplexity")) for name, one in models.items() for code in report
+            (code, name, evaluate(one, report[code], metric="perplexity"))
+            for name, one in models.items()
+            for code in report
         ]
         return pd.DataFrame(rows, columns=["language", "model", "perplexity"])
 

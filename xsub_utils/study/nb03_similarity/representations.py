@@ -39,7 +39,7 @@ def parallel(study: Study) -> dict[str, list[str]]:
     Raises:
         ValueError: If the languages have fewer than eight sentences in common.
     """
-    rows = study.task("parallel").examples("report")
+    rows = study.task("parallel").examples("test")
     texts = rows.pivot(index="id", columns="language", values="text")[list(study.languages)].dropna()
     if len(texts) < LEAST:
         raise ValueError(
@@ -71,7 +71,7 @@ def states(study: Study, task: str, seed: int, mask_seed: int) -> dict[tuple[str
             sides = {
                 "full": (model, None),
                 "own": (model, mask),
-                "random": (model, masks.random_mask(mask, 0, per_layer=True)),
+                "random": (model, masks.random_mask(mask, seed=0, per_layer=True)),
                 "untrained": (twin, None),
             }
             for heads, (one, gates) in sides.items():
@@ -92,7 +92,7 @@ def states(study: Study, task: str, seed: int, mask_seed: int) -> dict[tuple[str
 @lru_cache(maxsize=2)
 def untrained_twin(study: Study, task: str, seed: int) -> nn.Module:
     """A model of the same shape with random weights, another one for each model."""
-    return random_twin(load_model(study.model_folder(task, seed)), int(store.digest([task, seed])[:8], 16))
+    return random_twin(load_model(study.model_folder(task, seed)), seed=int(store.digest([task, seed])[:8], 16))
 
 
 def within_model(study: Study, task: str, seed: int, mask_seeds: Sequence[int]) -> pd.DataFrame:
@@ -259,7 +259,7 @@ def _regressed(x: Tensor, y: Tensor) -> float:
     references = len(x) // 6
     if len(x) - references <= 30:
         return float("nan")
-    both = (rsa.rsa_regress(*pair, references).pearson for pair in ((x, y), (y, x)))
+    both = (rsa.rsa_regress(*pair, references=references).pearson for pair in ((x, y), (y, x)))
     return sum(both) / 2
 
 
@@ -283,7 +283,7 @@ def _key(study: Study, task: str, seed: int, *mask_seeds: int) -> dict:
 
 def _read(model: nn.Module, study: Study, language: str, gates: Tensor | None) -> Views:
     """States of a language's sentences; the first token is the same for all of them before the first layer."""
-    found = hidden_states.pooled_states(model, sentences(study, language), gates)
+    found = hidden_states.pooled_states(model, sentences(study, language), gates=gates)
     return {pool: dict(enumerate(levels[pool == "first" :], pool == "first")) for pool, levels in found.items()}
 
 

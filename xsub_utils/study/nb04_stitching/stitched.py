@@ -143,7 +143,7 @@ def _of_end(
     }
 
     def compute() -> pd.DataFrame:
-        end, report = load_model(study.model_folder(task, seed)), study.batches(task, "report", language)
+        end, report = load_model(study.model_folder(task, seed)), study.batches(task, "test", language)
         train, models = _train_batches(study, task, language, plan.size), _front_models(study, fronts)
         rows = []
         for start in range(0, len(fronts), TOGETHER):
@@ -153,8 +153,8 @@ def _of_end(
                 rows += _stitched(cache, sides, (end, mask), level, train, report, data.metric, plan)
         columns = ["condition", *FRONT, "level", "map", "score", "jaccard", "cka", "cka_first"]
         return pd.DataFrame(rows, columns=columns).assign(
-            own=evaluate(end, report, data.metric, mask),
-            full=evaluate(end, report, data.metric),
+            own=evaluate(end, report, metric=data.metric, gates=mask),
+            full=evaluate(end, report, metric=data.metric),
             chance=chance_level([batch["labels"] for batch in report], data.metric),
         )
 
@@ -176,7 +176,13 @@ def _stitched(
     An end without heads is given the maps of the end with its heads to begin with: only its upper layers run.
     """
     closed = stitch_fronts(
-        [(model, front.gates) for front, model in fronts], end[0], level, train, end_gates=end[1], epochs=0, cache=cache
+        [(model, front.gates) for front, model in fronts],
+        end[0],
+        train,
+        level=level,
+        end_gates=end[1],
+        epochs=0,
+        cache=cache,
     )
     training = {"epochs": plan.epochs, "lr": plan.lr, "cache": cache}
     for headless in (False, True):
@@ -189,7 +195,7 @@ def _stitched(
         if not some:
             continue
         sides, starts = [(model, front.gates) for front, model, _ in some], [start for *_, start in some]
-        trained = stitch_fronts(sides, end[0], level, train, end_gates=gates, init=starts, **training)
+        trained = stitch_fronts(sides, end[0], train, level=level, end_gates=gates, init=starts, **training)
         for (front, model, start), made in zip(some, trained, strict=True):
             alike = (
                 overlap.jaccard(front.gates, gates),
@@ -197,7 +203,7 @@ def _stitched(
             )
             for name, one in ((CLOSED, start), (TRAINED, made)):
                 options = {"front_gates": front.gates, "end_gates": gates, "cache": cache}
-                score = stitched_score(one, model, end[0], report, metric, **options)
+                score = stitched_score(one, model, end[0], report, metric=metric, **options)
                 yield *front[:4], level, name, score, *alike
 
 
@@ -216,7 +222,7 @@ def _fronts(study: Study, task: str, seed: int, language: str, plan: Plan) -> It
     for model_seed in _others(plan.seeds, seed)[:1]:
         found = states.subnetworks(study, task, model_seed, first)[language]
         yield Front("model seed", task, model_seed, language, found)
-        shuffled = masks.shuffle_mask(found, "within", first)
+        shuffled = masks.shuffle_mask(found, over="within", seed=first)
         yield Front("model seed, shuffled within", task, model_seed, language, shuffled)
     for number, name in enumerate(_others(plan.tasks, task)):
         found = states.subnetworks(study, name, seed, first)
@@ -224,7 +230,7 @@ def _fronts(study: Study, task: str, seed: int, language: str, plan: Plan) -> It
         for other in others[number % max(len(others), 1) :][:1]:  # another one for each task
             yield Front("task and language", name, seed, other, found[other])
     for name, over in _SHUFFLES.items():
-        yield Front(name, task, seed, language, masks.shuffle_mask(mask, over, first))
+        yield Front(name, task, seed, language, masks.shuffle_mask(mask, over=over, seed=first))
     yield Front("front without heads", task, seed, language, torch.zeros_like(mask))
     yield Front("untrained front", task, seed, language, mask)
     yield Front(HEADLESS, task, seed, language, mask)

@@ -29,7 +29,11 @@ def relative(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = zip(table["score"], table["own"], table["full"], table["chance"], strict=True)
     found = [
-        (relative_accuracy(score, own), relative_accuracy(score, full), relative_accuracy(score, own, chance))
+        (
+            relative_accuracy(score, baseline=own),
+            relative_accuracy(score, baseline=full),
+            relative_accuracy(score, baseline=own, chance=chance),
+        )
         for score, own, full, chance in rows
     ]
     return table.assign(**pd.DataFrame(found, table.index, ["ra", "ra_full", "above_chance"], dtype=float))

@@ -26,8 +26,8 @@ class Plan(NamedTuple):
     """What is attributed to what.
 
     Attributes:
-        train_size: Training examples per language that predictions are attributed to, out of those learnt from.
-        test_size: Test examples per language; the same meanings in all of them, where the task is parallel.
+        attributed_train_size: Training examples per language that predictions are attributed to, out of those learnt from.
+        attributed_test_size: Test examples per language; the same meanings in all of them, where the task is parallel.
         top: How many of the highest, and of the lowest, scores of a test example count.
         correct: Take those test examples that the full model has right in every language.
         sizes: Shares of the heads that random masks of any size keep.
@@ -35,8 +35,8 @@ class Plan(NamedTuple):
             the noise that any difference between languages has to exceed.
     """
 
-    train_size: int
-    test_size: int
+    attributed_train_size: int
+    attributed_test_size: int
     top: int
     correct: bool = True
     sizes: Sequence[float] = (0.9, 0.75, 0.6, 0.45, 0.3, 0.15)
@@ -101,13 +101,13 @@ def _every_set(
         yield Mask(OWN, language, mask, languages)
         if language in again and again[language].any():
             yield Mask(AGAIN, language, again[language], (language,))
-        yield Mask(SHUFFLED, language, masks.shuffle_mask(mask, "within", first), (language,))
-        yield Mask(RANDOM, language, masks.random_mask(mask, first), (language,))
+        yield Mask(SHUFFLED, language, masks.shuffle_mask(mask, over="within", seed=first), (language,))
+        yield Mask(RANDOM, language, masks.random_mask(mask, seed=first), (language,))
         if MATCHED in conditions:  # takes time to find
             yield Mask(MATCHED, language, as_accurate(study, task, language, first, folder, mask), (language,))
         yield from _searched(study, task, seed, language, first)
     for number, share in enumerate(plan.sizes):
-        yield Mask(ANY, "", masks.random_mask(_keeping(round(share * mask.numel()), mask), number), languages)
+        yield Mask(ANY, "", masks.random_mask(_keeping(round(share * mask.numel()), mask), seed=number), languages)
 
 
 def _searched(study: Study, task: str, seed: int, language: str, mask_seed: int) -> Iterator[Mask]:
@@ -129,11 +129,13 @@ def as_accurate(study: Study, task: str, language: str, mask_seed: int, folder: 
     data = study.task(task)
 
     def build(out: Path) -> None:
-        model, stop = load_model(folder), study.batches(task, "stop", language, mask_seed)
-        target, tried = evaluate(model, stop, data.metric, own), []
+        model, stop = load_model(folder), study.batches(task, "validation", language, mask_seed)
+        target, tried = evaluate(model, stop, metric=data.metric, gates=own), []
         for kept in range(int(own.sum()), own.numel() + 1, _STEP):
-            drawn = [masks.random_mask(_keeping(kept, own), number) for number in range(_DRAWS)]
-            tried += [(abs(evaluate(model, stop, data.metric, mask) - target), kept, mask) for mask in drawn]
+            drawn = [masks.random_mask(_keeping(kept, own), seed=number) for number in range(_DRAWS)]
+            tried += [
+                (abs(evaluate(model, stop, metric=data.metric, gates=mask) - target), kept, mask) for mask in drawn
+            ]
         nearest = min(tried, key=lambda one: one[:2])[2]
         masks.save_masks(out / "mask.npz", {"mask": nearest}, {})
 
@@ -143,7 +145,7 @@ def as_accurate(study: Study, task: str, language: str, mask_seed: int, folder: 
         "language": language,
         "mask_seed": mask_seed,
         "own": own.int().tolist(),
-        "tried": [_STEP, _DRAWS, study.stop_size],
+        "tried": [_STEP, _DRAWS, study.validation_size],
     }
     return masks.load_masks(store.get_or_build("as-accurate", key, build) / "mask.npz")[0]["mask"]
 

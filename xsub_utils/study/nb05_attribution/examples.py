@@ -45,7 +45,7 @@ def alike(study: Study, task: str, split: str, size: int, right: pd.Series | Non
     if counts.min() < size:
         raise ValueError(
             f"{split} examples: {size} per language are asked for, {counts.idxmin()} has {counts.min()}; "
-            "a smaller test_size or attributed_size would be right"
+            "a smaller attributed_test_size or attributed_size would be right"
         )
     return rows.sort_values("rank", kind="stable").groupby("language", sort=False).head(size).drop(columns="rank")
 
@@ -57,8 +57,8 @@ def right_share(study: Study, task: str, seed: int) -> pd.Series:
     metric = "accuracy" if data.kind == "sequence" else "token_accuracy"
     found = []
     for language in study.languages:
-        rows = data.examples("report", language)
-        guesses, labels = predictions(model, batches_of(study, data, rows), None, metric)
+        rows = data.examples("test", language)
+        guesses, labels = predictions(model, batches_of(study, data, rows), gates=None, metric=metric)
         right = [_right(*pair) for pair in zip(guesses, labels, strict=True)]
         index = pd.MultiIndex.from_product([[language], rows["id"]], names=["language", "id"])
         found.append(pd.Series(torch.cat(right).numpy(), index))

@@ -26,7 +26,7 @@ RANDOM, ALIKE = "random", "random, alike"  # alike: as many of each language and
 
 
 def removals(
-    study: Study, task: str, seed: int, targets: Sequence[str], size: int, test_size: int, share: float = 0.1
+    study: Study, task: str, seed: int, targets: Sequence[str], size: int, attributed_test_size: int, share: float = 0.1
 ) -> pd.DataFrame:
     """What it does to the predictions in a language to train without the examples that count most for them.
 
@@ -36,7 +36,7 @@ def removals(
         study, task, seed: Of the model.
         targets: Languages of the test examples.
         size: Training examples per language, of which `share` (of all languages together) are removed.
-        test_size: Test examples of a language.
+        attributed_test_size: Test examples of a language.
         share: Of the training examples.
 
     Returns:
@@ -46,7 +46,7 @@ def removals(
     rows = _pool(study, task, dict.fromkeys(study.languages, size))
     base, tables = _trained(study, task, seed, rows), []
     for language in targets:
-        test = study.task(task).examples("report", language).head(test_size)
+        test = study.task(task).examples("test", language).head(attributed_test_size)
         order = np.argsort(-_scores(study, task, base, rows, test, together=True)[0].numpy(), kind="stable")
         count = round(share * len(rows))
         generator = np.random.default_rng([seed, study.languages.index(language)])
@@ -76,7 +76,7 @@ def _alike(rows: pd.DataFrame, places: np.ndarray, generator: np.random.Generato
 
 
 def imbalances(
-    study: Study, task: str, seed: int, languages: Sequence[str], size: int, test_size: int, top: int,
+    study: Study, task: str, seed: int, languages: Sequence[str], size: int, attributed_test_size: int, top: int,
     factors: Sequence[float] = (0, 0.1, 0.5, 1, 2),
 ) -> pd.DataFrame:  # fmt: skip
     """Which languages' examples count when one language has fewer or more than the others.
@@ -85,7 +85,7 @@ def imbalances(
         study, task, seed: Of the model.
         languages: Whose share of the training data is changed, one at a time.
         size: Training examples of each other language.
-        test_size, top: As in `attribution.Plan`.
+        attributed_test_size, top: As in `attribution.Plan`.
         factors: What `size` is multiplied by for that language; 0 leaves it out of training.
 
     Returns:
@@ -93,13 +93,15 @@ def imbalances(
         share of the training language in the training data).
     """
     data, tables = study.task(task), []
-    test = by_length(pd.concat([data.examples("report", code).head(test_size) for code in study.languages]), data.kind)
+    test = by_length(
+        pd.concat([data.examples("test", code).head(attributed_test_size) for code in study.languages]), data.kind
+    )
     for changed in languages:
         for factor in factors:
             counts = {code: size if code != changed else round(factor * size) for code in study.languages}
             rows = _pool(study, task, counts)
             scores = _scores(study, task, _trained(study, task, seed, rows), rows, test, together=False)
-            table = long_shares(test, [top_k.top_shares(scores, rows["language"].tolist(), top)])
+            table = long_shares(test, [top_k.top_shares(scores, rows["language"].tolist(), count=top)])
             part = table["train"].map(rows["language"].value_counts(normalize=True))
             tables.append(table.assign(changed=changed, factor=float(factor), chance=part))
     return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed)
@@ -134,7 +136,7 @@ def _trained(study: Study, task: str, seed: int, rows: pd.DataFrame) -> Path:
     def build(out: Path) -> None:
         part = replace(data, splits={**data.splits, "train": rows}, identity=store.digest([data.identity, key["rows"]]))
         present = [code for code in study.languages if (rows["language"] == code).any()]
-        finetune.finetune(part, encoder, seed, out, languages=present, settings=chosen)
+        finetune.finetune(part, encoder, seed=seed, out=out, languages=present, settings=chosen)
 
     return store.get_or_build("model-of-part", key, build, resume=True)
 

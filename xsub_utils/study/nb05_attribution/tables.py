@@ -115,7 +115,7 @@ def by_group(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
         found = _influence(study, task, folder, None, test, train, by_group=True)
         scores = {"all": found.scores, **found.by_group}
         parts = [
-            long_shares(test, [top_k.top_shares(one, train["language"].tolist(), plan.top)]).assign(group=group)
+            long_shares(test, [top_k.top_shares(one, train["language"].tolist(), count=plan.top)]).assign(group=group)
             for group, one in scores.items()
         ]
         return pd.concat(parts, ignore_index=True)
@@ -190,7 +190,7 @@ def _through(study: Study, task: str, rows: pd.DataFrame, heads: Mapping[str, Te
 
 def _influence(study: Study, task: str, folder: Path, gates, test: pd.DataFrame, train: pd.DataFrame, **options):
     sides = (batches_of(study, study.task(task), rows) for rows in (train, test))
-    return tracin.influence(_checkpoints(folder), *sides, gates, **options)
+    return tracin.influence(_checkpoints(folder), *sides, gates=gates, **options)
 
 
 @lru_cache(maxsize=1)
@@ -237,7 +237,7 @@ def translations(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame
     }
     for condition, of in ((FULL, dict.fromkeys(own, whole)), (OWN, found)):
         for code, one in of.items():
-            top = top_k.top_examples(one.scores.sum(0), plan.top)
+            top = top_k.top_examples(one.scores.sum(0), count=plan.top)
             for place in np.flatnonzero(one.test["language"] == code):
                 chosen = one.train.iloc[top[place].numpy()]
                 label = one.test["label"][place] if "label" in one.test else None
@@ -264,8 +264,8 @@ def _translated(chosen: pd.DataFrame, pool: pd.DataFrame, label: Any) -> tuple[f
 def _examples(study: Study, task: str, seed: int, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Test and training examples, each sorted by length, which spares padding."""
     right = right_share(study, task, seed) if plan.correct else None
-    test = alike(study, task, "report", plan.test_size, right)
-    train = alike(study, task, "train", plan.train_size, None)
+    test = alike(study, task, "test", plan.attributed_test_size, right)
+    train = alike(study, task, "train", plan.attributed_train_size, None)
     kind = study.task(task).kind
     return by_length(test, kind), by_length(train, kind)
 
@@ -274,7 +274,7 @@ def ranked(found: Attributed, views: Mapping[int, Tensor], top: int) -> pd.DataF
     """Shares of the training languages by the scores of each view: language, id, train, share, epoch, sign."""
     origins = found.train["language"].tolist()
     kinds = [(epoch, sign) for epoch in views for sign in ("positive", "negative")]
-    tables = [top_k.top_shares(views[epoch], origins, top, sign == "negative") for epoch, sign in kinds]
+    tables = [top_k.top_shares(views[epoch], origins, count=top, lowest=sign == "negative") for epoch, sign in kinds]
     epochs, signs = (np.repeat(column, len(found.test) * tables[0].shape[1]) for column in zip(*kinds, strict=True))
     return long_shares(found.test, tables).assign(epoch=epochs, sign=signs)
 

@@ -69,7 +69,9 @@ def folder(
     }
 
     def build(out: Path) -> None:
-        sparse.sparse_finetune(data, encoder, seed, out, make(), languages=list(chosen), settings=course, **options)
+        sparse.sparse_finetune(
+            data, encoder, seed=seed, out=out, masks=make(), languages=list(chosen), settings=course, **options
+        )
 
     return store.get_or_build("sparse-model", key, build, code=[sparse], resume=True)
 
@@ -113,10 +115,10 @@ def heads_of(
     if variant == OTHER:
         return others(own)
     if variant == RANDOM:
-        return {code: masks.random_mask(mask, i) for i, (code, mask) in enumerate(own.items())}
+        return {code: masks.random_mask(mask, seed=i) for i, (code, mask) in enumerate(own.items())}
     if variant in (SAME, SAME_RANDOM):
         same = most_kept(list(own.values()))
-        return dict.fromkeys(own, same if variant == SAME else masks.random_mask(same, seed))
+        return dict.fromkeys(own, same if variant == SAME else masks.random_mask(same, seed=seed))
     return {}
 
 
@@ -144,7 +146,7 @@ def largest_changes(study: Study, task: str, seed: int, languages: Sequence[str]
         if id(after) in inside
     }
     count = round(CHANGED * sum(change.numel() for change in changes.values()))
-    return weight_masks.largest(changes, count)
+    return weight_masks.largest(changes, count=count)
 
 
 def _masks(
@@ -153,7 +155,7 @@ def _masks(
     if variant not in (LARGEST, WEIGHTS):
         return heads_of(study, task, seed, variant, retain, kept)
     found = largest_changes(study, task, seed, languages)
-    return found if variant == LARGEST else weight_masks.random_weight_mask(found, seed)
+    return found if variant == LARGEST else weight_masks.random_weight_mask(found, seed=seed)
 
 
 def _identity(study: Study, task: str, seed: int, variant: str, languages: tuple) -> list:
@@ -233,9 +235,9 @@ def composed(study: Study, task: str, seed: int, pairs: Sequence[Sequence[str]])
                 "own heads": own[code],
                 "the other's heads": own[partner],
                 "union": union,
-                "random heads, as many": masks.random_mask(union, seed),
+                "random heads, as many": masks.random_mask(union, seed=seed),
                 "intersection": intersection,
-                "random heads, as few": masks.random_mask(intersection, seed),
+                "random heads, as few": masks.random_mask(intersection, seed=seed),
                 "all heads": torch.ones_like(own[a]),
             }
             table = scored(study, task, tuned, {way: {code: mask} for way, mask in ways.items()})
@@ -260,12 +262,12 @@ def _summed(study: Study, task: str, seed: int, pair: tuple[str, str]) -> pd.Dat
             deltas = [_delta(one, study, task, seed) for one in folders]
             ways = {"alone": deltas[:1], "the other's": deltas[1:], "sum": deltas}
             for way, some in ways.items():
-                with delta.apply_delta(start, *some) as model:
+                with delta.delta_weights(start, *some) as model:
                     rows += [
                         (f"{kind} changes, {_way(way, code, pair)}", code, study.score(task, model, code))
                         for code in pair
                     ]
-            with delta.apply_delta(start, *deltas, scale=0.5) as model:
+            with delta.delta_weights(start, *deltas, scale=0.5) as model:
                 rows += [(f"{kind} changes, mean", code, study.score(task, model, code)) for code in pair]
         return pd.DataFrame(rows, columns=["heads", "language", "score"])
 

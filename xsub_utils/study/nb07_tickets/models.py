@@ -116,7 +116,9 @@ def found(study: Study, task: str, seed: int, language: str, plan: Plan) -> Foun
     def build(out: Path) -> None:
         runs, rows = out / "rounds", []
         of = {"languages": list(scored), "settings": chosen, "progress": False}
-        for ticket in iterative_pruning.find_tickets(data, encoder, seed, runs, sparsities=plan.sparsities, **of):
+        for ticket in iterative_pruning.find_tickets(
+            data, encoder, seed=seed, out=runs, sparsities=plan.sparsities, **of
+        ):
             masks.save_masks(out / _file(ticket.sparsity), ticket.mask, {})
             model = loaded(ticket.folder)
             rows += [(ticket.sparsity, code, study.score(task, model, code)) for code in scored]
@@ -139,7 +141,7 @@ def retrained(study: Study, task: str, seed: int, language: str, mask: WeightMas
     """Score in a language after training on it with only the weights of a mask, from the encoder's; stored."""
 
     def train(data: Task, out: Path, **options) -> Path:
-        return masked.finetune_ticket(data, study.encoder_folder(), seed, out, mask, **options)
+        return masked.finetune_ticket(data, study.encoder_folder(), seed=seed, out=out, mask=mask, **options)
 
     return _trained(study, task, seed, language, plan.course(study, task), mask_digest(mask), train)
 
@@ -150,7 +152,7 @@ def longer(study: Study, task: str, seed: int, language: str, plan: Plan) -> flo
     chosen = replace(chosen, epochs=chosen.epochs * (1 + sum(one <= plan.main for one in plan.sparsities)))
 
     def train(data: Task, out: Path, **options) -> Path:
-        return finetune(data, study.encoder_folder(), seed, out, **options)
+        return finetune(data, study.encoder_folder(), seed=seed, out=out, **options)
 
     return _trained(study, task, seed, language, chosen, "", train)
 
@@ -193,14 +195,14 @@ def mask_of(
         fewer = tuple(one for one in plan.sparsities if one <= max(plan.main, sparsity))
         return found(study, task, seed, MIXED, plan._replace(sparsities=fewer, elsewhere=(plan.main,))).masks[sparsity]
     if kind == ONE_SHOT:
-        return keep_largest(start_weights(study, task, seed), sparsity)
+        return keep_largest(start_weights(study, task, seed), sparsity=sparsity)
     own = found(study, task, seed, language, plan)
     if kind == CHANGED:
         start, after = start_weights(study, task, seed), prunable_weights(load_finetuned(own.whole)[0])
-        return keep_largest({name: after[name].detach() - value for name, value in start.items()}, sparsity)
+        return keep_largest({name: after[name].detach() - value for name, value in start.items()}, sparsity=sparsity)
     if kind == FISHER:
-        batches = study.batches(task, "score", language, 0)
-        return keep_largest(criteria.fisher_information(loaded(own.whole), batches), sparsity)
+        batches = study.batches(task, "importance", language, 0)
+        return keep_largest(criteria.fisher_information(loaded(own.whole), batches), sparsity=sparsity)
     draw = int(store.digest([task, seed, language, kind]), 16) % 2**32
     if kind == PARTLY:
         denser = min((one for one in own.masks if 0 < one < sparsity), key=lambda one: abs(one - 0.3), default=None)
@@ -208,10 +210,10 @@ def mask_of(
             raise ValueError(
                 f"sparsities={list(plan.sparsities)}: no ticket is denser than {sparsity}, to be pruned on"
             )
-        return criteria.prune_randomly(own.masks[denser], sparsity, draw)
+        return criteria.prune_randomly(own.masks[denser], sparsity=sparsity, seed=draw)
     if kind == WITHIN:
-        return random_weight_mask(own.masks[sparsity], seed)
-    return criteria.prune_randomly(own.masks[0.0], sparsity, draw)
+        return random_weight_mask(own.masks[sparsity], seed=seed)
+    return criteria.prune_randomly(own.masks[0.0], sparsity=sparsity, seed=draw)
 
 
 def curves(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:

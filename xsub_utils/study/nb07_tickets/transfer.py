@@ -30,7 +30,7 @@ from xsub_utils.study.nb07_tickets.models import (
 )
 from xsub_utils.study.study import Study, stored_table
 from xsub_utils.training import masked
-from xsub_utils.weights.masks import random_weight_mask, weight_mask_applied
+from xsub_utils.weights.masks import masked_weights, random_weight_mask
 
 DIFFERS = {
     ("language",): "another language",
@@ -154,7 +154,7 @@ def overlaps(study: Study, tasks: Sequence[str], seeds: Sequence[int], plan: Pla
     for differs, one, other, first, second in tables:
         places = {"differs": differs, "task": one[0], "task_b": other[0], "seed": one[1], "a": one[2], "b": other[2]}
         for by in ("total", "layer", "component"):
-            found_.append(mask_overlap(first, second, by).astype({"part": str}).assign(by=by, **places))
+            found_.append(mask_overlap(first, second, by=by).astype({"part": str}).assign(by=by, **places))
     return pd.concat(found_, ignore_index=True)
 
 
@@ -184,14 +184,14 @@ def retrieval(study: Study, task: str, seed: int, plan: Plan) -> pd.DataFrame:
         for language in study.languages:
             own = found(study, task, seed, language, plan)
             mask, read = own.masks[plan.main], {PRETRAINED: plain}
-            random = random_weight_mask(mask, seed)
+            random = random_weight_mask(mask, seed=seed)
             with TemporaryDirectory() as run:
                 of = {"languages": language, "settings": plan.course(study, task), "progress": False}
-                masked.finetune_ticket(data, study.encoder_folder(), seed, run, random, **of)
+                masked.finetune_ticket(data, study.encoder_folder(), seed=seed, out=run, mask=random, **of)
                 trained = {WHOLE: own.whole, TRAINED: own.sparse, RETRAINED: Path(run)}
                 read |= {name: _states(study, loaded(path)) for name, path in trained.items()}
             for name, one in ((MASKED, mask), (SHUFFLED, random)):
-                with weight_mask_applied(start, one):
+                with masked_weights(start, one):
                     read[name] = _states(study, start)
             rows += [(name, language, level, value) for name, of in read.items()
                      for level, value in enumerate(_accuracies(of, language))]  # fmt: skip
