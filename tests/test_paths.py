@@ -17,8 +17,10 @@ def here(tmp_path, monkeypatch):
     return folder
 
 
-def test_home_is_the_working_folder_outside_the_project(here):
-    assert paths.home() == here
+def test_home_is_the_users_cache_outside_a_checkout(here, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+    assert paths.home() == here / "cache" / "xsub-utils"
+    assert not list(here.iterdir()), "asking leaves no file"
 
 
 def test_home_is_the_nearest_folder_of_the_project(here):
@@ -56,10 +58,12 @@ def test_xsub_home_is_absolute_and_counts_only_if_set(here, monkeypatch):
     monkeypatch.setenv("XSUB_HOME", "below")
     assert paths.home() == here / "below"
     monkeypatch.setenv("XSUB_HOME", "")
+    (here / "pyproject.toml").write_text(OURS)
     assert paths.home() == here
 
 
 def test_figures_are_created_per_study(here):
+    (here / "pyproject.toml").write_text(OURS)
     assert paths.figures() == paths.figures(paths.DEFAULT_STUDY) == here / "figures" / "minibabel"
     assert paths.figures("ud") == here / "figures" / "ud"
     assert paths.figures("ud").is_dir()
@@ -67,5 +71,5 @@ def test_figures_are_created_per_study(here):
 
 @pytest.mark.parametrize("study", ["", ".", "..", "../ud", "a/b", "/ud"])
 def test_figures_refuses_what_is_no_name(here, study):
-    with pytest.raises(ValueError, match="study is"):
+    with pytest.raises(ValueError, match="study: expected a plain name"):
         paths.figures(study)

@@ -26,7 +26,7 @@ class Plan(NamedTuple):
     """What is attributed to what.
 
     Attributes:
-        attributed_train_size: Training examples per language that predictions are attributed to, out of those learnt from.
+        attributed_train_size: Training examples per language that predictions are attributed to.
         attributed_test_size: Test examples per language; the same meanings in all of them, where the task is parallel.
         top: How many of the highest, and of the lowest, scores of a test example count.
         correct: Take those test examples that the full model has right in every language.
