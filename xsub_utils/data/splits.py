@@ -29,8 +29,8 @@ def draw_splits(
 
     Where the source has a train part, `train` is drawn from it, `importance` and `validation` from its validation
     part and `test` from its test part (from train too if these are missing), and what shares a text with a part
-    that is kept first (test, then validation) is left out. Otherwise all rows are one pool. Where several splits are drawn
-    from one pool, ids linked by shared texts are a group, which goes to one split; what is too much for it
+    that is kept first (test, then validation) is left out. Otherwise all rows are one pool. Where several splits
+    are drawn from one pool, ids linked by shared texts are a group, which goes to one split; what is too much for it
     is in none.
 
     Args:
