@@ -32,11 +32,12 @@ redraw: $(READY)  ## draw every figure again from the tables beside it
 
 test native older: export HF_HUB_OFFLINE := 1
 test: $(READY)  ## check style, code and notebooks (02 with the instructions of an older processor)
-	@echo "── 1 of 3: style"
+	@echo "── 1 of 3: style and types"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@echo "── 2 of 3: the package"
-	$(BIN)/pytest tests $(PARALLEL)
+	$(BIN)/mypy
+	@echo "── 2 of 3: the package, and the examples in its docstrings"
+	$(BIN)/pytest tests xsub_utils --doctest-modules $(PARALLEL)
 	@echo "── 3 of 3: the notebooks compute what they show"
 	@$(MAKE) --no-print-directory -j2 native older
 
@@ -55,8 +56,8 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 notebooks: $(READY)  ## run the committed notebooks again and normalise them: NB=notebooks/02_prune.ipynb, default all
 	$(BIN)/python -m xsub_utils._internal.notebooks run $(NB)
 
-bench: $(READY)  ## measure time and memory beside those of the published procedures
-	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(READY)  ## measure time and memory beside those of the published procedures; QUICK=1 takes minutes and writes nothing
+	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script $(if $(QUICK),--quick) || exit 1; done
 
 pretrain: $(READY)  ## pre-train minibabel-base, the encoder that ships with the package
 	$(BIN)/python -m xsub_utils.study.shipped_encoder

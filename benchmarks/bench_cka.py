@@ -8,18 +8,15 @@ procedure, one pair of gram matrices at a time; how its time grows; and the memo
     python benchmarks/bench_cka.py --quick    # seconds; writes nothing
 """
 
-import argparse
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from measure import alternate, ratio
+from measure import alternate, parser, ratio, report
 from torch import Tensor
 
 from xsub_utils.similarity.cka import cka_matrix
@@ -142,23 +139,16 @@ def with_errors(row: dict, errors: dict, above: str, below: str) -> dict:
 
 def main() -> None:
     """Measures, prints and, unless in a hurry, writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small part of the work; writes nothing")
-    parser.add_argument("--peak", type=int, metavar="EXAMPLES", help="print the memory of one call and end")
-    options = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--peak", type=int, metavar="EXAMPLES", help="print the memory of one call and end")
+    options = command.parse_args()
     torch.set_num_threads(1)
     if options.peak:
         return print(peak(options.peak))
     size, turns, sizes, slow = (300, 1, [300, 600], 2000) if options.quick else (2000, 3, [2000, 500, 4000, 8192], 8192)
     memory = measure_memory(slow)  # first: a child process starts with the peak of its parent as its own
     rows = [*compare_packages(size, turns), *compare_published(size, turns), *compare_sizes(sizes, min(turns, 2))]
-    table = pd.DataFrame([*rows, memory])
-    errors = [column for column in table if column.startswith("error")]
-    table[errors] = table[errors].map(lambda error: f"{error:.0e}", na_action="ignore")
-    table = table.round(3)
-    print(table.to_string(index=False))
-    if not options.quick:
-        table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
+    report([*rows, memory], __file__, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,11 @@ procedure, whose masks it has to find; and models without some of their heads wi
     python benchmarks/bench_prune.py --quick    # seconds; writes nothing
 """
 
-import argparse
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
-import pandas as pd
 import torch
-from measure import CLASSES, alternate, random_model, ratio
+from measure import CLASSES, alternate, parser, random_model, ratio, report
 from torch import Tensor
 from transformers import (
     AttentionInterface,
@@ -207,15 +204,10 @@ def ideal_speedup(load: Workload, batches: list[Batch], kept: int) -> float:
 
 def main() -> None:
     """Measures, prints and, unless in a hurry, writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small part of the work; writes nothing")
-    quick = parser.parse_args().quick
+    quick = parser(__doc__).parse_args().quick
     torch.set_num_threads(1)
     loads = [replace(WORKLOADS[0], examples=64, repetitions=1)] if quick else WORKLOADS
-    table = pd.DataFrame([line for load in loads for line in compare(load)]).round(3)
-    print(table.to_string(index=False))
-    if not quick:
-        table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
+    report([line for load in loads for line in compare(load)], __file__, quick=quick)
 
 
 if __name__ == "__main__":

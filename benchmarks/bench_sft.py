@@ -7,23 +7,23 @@ mask and move nothing else.
     python benchmarks/bench_sft.py --quick    # seconds; writes nothing
 """
 
-import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pandas as pd
 import torch
-from measure import CLASSES, alternate, random_model, ratio
+from measure import CLASSES, alternate, parser, random_model, ratio, report
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from xsub_utils.models.encoders import quiet
+from xsub_utils.training.language_masks import LanguageMask
+from xsub_utils.training.rows import Rows
 from xsub_utils.training.settings import Settings
-from xsub_utils.training.sparse import SparseTrainer, Subnetwork
-from xsub_utils.training.trainer import EpochTrainer, Rows, training_arguments
+from xsub_utils.training.sparse import SparseTrainer
+from xsub_utils.training.trainer import EpochTrainer, training_arguments
 from xsub_utils.weights.masks import largest, random_weight_mask
 
 LANGUAGES = [f"language {number}" for number in range(6)]
@@ -78,8 +78,8 @@ def steps(load: Workload, make: Callable[..., EpochTrainer]) -> Tensor:
 def masked(load: Workload, mask: Callable[[nn.Module, int], object], through: bool) -> Callable[..., EpochTrainer]:
     """A trainer in which each language has such a mask."""
     model = random_model(load, load.vocabulary)
-    found = {one: Subnetwork.of(model, one, mask(model, i), through) for i, one in enumerate(LANGUAGES)}
-    return partial(SparseTrainer, subnetworks=found, shared=through, order=("round-robin", 5.0))
+    found = {one: LanguageMask.of(model, one, mask(model, i), through) for i, one in enumerate(LANGUAGES)}
+    return partial(SparseTrainer, masks=found, shared=through, order=("round-robin", 5.0))
 
 
 def half_of_the_heads(model: nn.Module, number: int) -> Tensor:
@@ -146,16 +146,11 @@ def compare_selection(layers: int, repetitions: int) -> dict:
 
 def main() -> None:
     """Measures, prints and, unless in a hurry, writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small part of the work; writes nothing")
-    quick = parser.parse_args().quick
+    quick = parser(__doc__).parse_args().quick
     torch.set_num_threads(1)
     rows = [row for load in ([QUICK] if quick else [SMALL, WIDE]) for row in compare_steps(load)]
     rows.append(compare_selection(2 if quick else 36, 1 if quick else 3))
-    table = pd.DataFrame(rows).round(3)
-    print(table.to_string(index=False))
-    if not quick:
-        table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
+    report(rows, __file__, quick=quick)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,14 @@ in every step; and our own procedure without its shared or kept states.
     python benchmarks/bench_stitch.py --quick    # seconds; writes nothing
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from measure import alternate, random_model, ratio
+from measure import alternate, parser, random_model, ratio, report
 from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
@@ -288,15 +285,10 @@ def compare_sharing(load: Workload, pair: Pair) -> list[dict]:
 
 def main() -> None:
     """Measures, prints and, unless in a hurry, writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small part of the work; writes nothing")
-    quick = parser.parse_args().quick
+    quick = parser(__doc__).parse_args().quick
     torch.set_num_threads(1)
     loads = [replace(WORKLOADS[0], examples=96, epochs=3, repetitions=1)] if quick else WORKLOADS
-    table = pd.DataFrame([line for load in loads for line in compare(load)]).round(3)
-    print(table.to_string(index=False))
-    if not quick:
-        table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
+    report([line for load in loads for line in compare(load)], __file__, quick=quick)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,16 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pandas as pd
 import torch
 from bench_sft import QUICK, SMALL, WIDE, RandomRows, Workload
-from measure import alternate, random_model, ratio
+from measure import alternate, parser, random_model, ratio, report
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from xsub_utils.heads.masks import load_masks, save_masks
 from xsub_utils.models.encoders import quiet
 from xsub_utils.similarity.weight_overlap import mask_overlap
-from xsub_utils.training.masked import masked
+from xsub_utils.training.masked import mask_permanently
 from xsub_utils.training.settings import Settings
 from xsub_utils.training.trainer import EpochTrainer, training_arguments
 from xsub_utils.weights.criteria import keep_largest
@@ -119,7 +118,7 @@ def of_pruning(model: nn.Module) -> None:
 
 def ticket(model: nn.Module) -> None:
     """Half of the weights."""
-    masked(model, keep_largest(prunable_weights(model), sparsity=0.5))
+    mask_permanently(model, keep_largest(prunable_weights(model), sparsity=0.5))
 
 
 def training(load: Workload) -> Iterator[dict]:
@@ -157,10 +156,9 @@ def storage(count: int) -> Iterator[dict]:
 
 def main() -> None:
     """Measures, prints and, unless in a hurry, writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small part of the work; writes nothing")
-    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
+    args = command.parse_args()
     if args.memory:
         measure_peak(args.memory[0], int(args.memory[1]))
         return
@@ -168,10 +166,7 @@ def main() -> None:
     count, turns = (2, 1) if args.quick else (MATRICES, 3)
     rows = [*selection(count, turns), *storage(count)]
     rows += [row for load in ([QUICK] if args.quick else [SMALL, WIDE]) for row in training(load)]
-    table = pd.DataFrame(rows).round(3)
-    print(table.to_string(index=False))
-    if not args.quick:
-        table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
+    report(rows, __file__, quick=args.quick)
 
 
 if __name__ == "__main__":

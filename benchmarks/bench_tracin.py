@@ -8,7 +8,6 @@ time that the multiplications alone would need; all compute inner products over 
     python benchmarks/bench_tracin.py --quick    # seconds; writes nothing
 """
 
-import argparse
 import copy
 import statistics
 import time
@@ -16,14 +15,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
-import pandas as pd
 import torch
-from measure import CLASSES, Seconds, alternate, random_model, ratio
+from measure import CLASSES, Seconds, alternate, parser, random_model, ratio, report
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from xsub_utils.attribution.options import InfluenceOptions
 from xsub_utils.attribution.tracin import influence
 
 Batch = dict[str, Tensor]
@@ -85,10 +83,10 @@ class Data:
         return cls(make_batches(load, load.train, 1), make_batches(load, load.test, 2))
 
 
-def ours(models: list[nn.Module], data: Data, **options) -> Tensor:
+def ours(models: list[nn.Module], data: Data, gates: Tensor | None = None, **options) -> Tensor:
     """Scores (test, train); there is memory for all test examples in one turn."""
-    options = {"memory": 16e9, "normalize": False, "progress": False} | options
-    return influence(models, data.train, data.test, **options).scores
+    chosen = InfluenceOptions(**{"memory": 16e9, "normalize": False} | options)
+    return influence(models, data.train, data.test, gates=gates, options=chosen, progress=False).scores
 
 
 class Logits(nn.Module):
@@ -293,20 +291,13 @@ def compare_device(load: Workload, device: str) -> list[dict]:
 
 def main() -> None:
     """Measures, prints and, unless in a hurry, writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small part of the work; writes nothing")
-    quick = parser.parse_args().quick
+    quick = parser(__doc__).parse_args().quick
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="captum")
     rows = [row for load in ([QUICK] if quick else [SMALL, WIDE]) for row in compare(load)]
     if torch.cuda.is_available():
         rows += compare_device(QUICK if quick else BASE, "cuda")
-    table = pd.DataFrame(rows)
-    table["error"] = table["error"].map(lambda error: f"{error:.0e}", na_action="ignore")
-    table = table.round(3)
-    print(table.to_string(index=False))
-    if not quick:
-        table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
+    report(rows, __file__, quick=quick)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """CPU times of several ways to do the same work, in one process, and their ratios; the model that does it."""
 
+import argparse
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from pathlib import Path
 from typing import Protocol
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
@@ -66,3 +69,21 @@ def ratio(what: str, expected: str, seconds: Seconds, numerator: Hashable, denom
         "seconds below": statistics.median(seconds[denominator]),
         "turns": len(ratios),
     }
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The command line of a script, described by the first line of its docstring."""
+    made = argparse.ArgumentParser(description=description.partition("\n")[0])
+    made.add_argument("--quick", action="store_true", help="a small part of the work, in seconds; writes nothing")
+    return made
+
+
+def report(rows: Iterable[dict], script: str, *, quick: bool) -> None:
+    """Prints the table and, unless it was quick, writes it beside the script."""
+    table = pd.DataFrame(list(rows))
+    errors = [column for column in table if column.startswith("error")]
+    table[errors] = table[errors].map(lambda error: f"{error:.0e}", na_action="ignore")
+    table = table.round(3)
+    print(table.to_string(index=False))
+    if not quick:
+        table.to_csv(Path(script).with_suffix(".csv"), index=False)

@@ -6,7 +6,7 @@ import pytest
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
-from xsub_utils.data.schema import TASKS
+from xsub_utils.data.schema import TASKS, TaskSpec
 from xsub_utils.evaluation.baselines import _features, bag_of_words_baseline
 
 WORDS = ["ani", "beku", "cadi", "dofe", "gilu", "hamo"]
@@ -103,7 +103,24 @@ def test_words_can_be_cut_otherwise():
 
 def test_errors():
     rows = reviews(4, 0)
-    with pytest.raises(ValueError, match="'mlm' is of kind 'mlm'"):
+    with pytest.raises(ValueError, match=r"spec: expected .* got 'mlm' of kind 'mlm'"):
         bag_of_words_baseline(rows, rows, TASKS["mlm"])
-    with pytest.raises(ValueError, match="report has no rows"):
+    with pytest.raises(ValueError, match="test: expected at least one row, got none"):
         bag_of_words_baseline(rows, rows.iloc[:0], TASKS["reviews"])
+    with pytest.raises(ValueError, match="train: expected columns text_pair, got only text, label, language, id"):
+        bag_of_words_baseline(rows, rows, TASKS["paraphrase"])
+
+
+def test_own_tasks_have_any_number_of_labels_and_plain_tags():
+    topics = TaskSpec("topic", kind="sequence", labels=[1, 2, 3, 4])  # names may be numbers
+    rows = table([(word, label) for label, word in enumerate(WORDS[:4])] * 5, ["text", "label"])
+    assert bag_of_words_baseline(rows, rows, topics)["qaa"] == 1.0
+    tags = TaskSpec("tags", kind="token", labels=["NOUN", "VERB"])
+    rows = table([(["ani", "beku"], [0, 1])] * 2, ["tokens", "labels"])
+    assert tags.metric == "token_accuracy" and bag_of_words_baseline(rows, rows, tags)["qaa"] == 1.0
+
+
+def test_a_single_label_to_learn_from_is_the_answer():
+    rows = reviews(8, 0)
+    scores = bag_of_words_baseline(rows.assign(label=1), rows, TASKS["reviews"])
+    assert scores["qaa"] == rows["label"].mean()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xsub_utils.models.batches import IGNORED, make_batches, token_masker
-from xsub_utils.models.encoders import train_tokenizer
+from xsub_utils.models.tokenizers import train_tokenizer
 
 WORDS = ["ani", "beku", "cadi", "dofe", "gilu", "hamo", "jenu", "kapi", "lore", "mita", "noku"]
 
@@ -214,16 +214,57 @@ def test_masking_is_the_same_on_every_platform():
     assert labels.tolist() == [[x, 6, x, 8, x, x, 11, x, 13, x], [15, x, 17, 18, 19, 20, 21, x, x, x]]
 
 
+# Causal language modelling
+
+
+def test_every_token_but_padding_is_its_own_label(tokenizer, texts):
+    tokenizer.pad_token, before = tokenizer.eos_token, tokenizer.pad_token  # as for models without a padding token
+    try:
+        batches = make_batches(texts, tokenizer, "clm", batch_size=16)
+    finally:
+        tokenizer.pad_token = before
+    for batch in batches:
+        attended = batch["attention_mask"].bool()
+        assert torch.equal(batch["labels"][attended], batch["input_ids"][attended])
+        assert (batch["labels"][~attended] == IGNORED).all() and not attended.all()
+        assert (batch["labels"] == tokenizer.eos_token_id).any(1).all()  # an end token that is no padding counts
+
+
+def test_causal_batches_are_those_of_plain_text(tokenizer, texts):
+    plain = make_batches(texts, tokenizer, "text", batch_size=8)
+    for batch, other in zip(make_batches(texts, tokenizer, "clm", batch_size=8), plain, strict=True):
+        assert all(torch.equal(batch[name], other[name]) for name in other)
+
+
+def test_nothing_follows_a_single_token(texts):
+    def tokenizer(texts, pairs, **options):
+        return {"input_ids": [[5] * len(text.split()) for text in texts]}
+
+    for name, value in {"pad_token_id": 1, "model_max_length": 9}.items():
+        setattr(tokenizer, name, value)
+    examples = pd.DataFrame({"text": ["ani beku", "ani"]})
+    with pytest.raises(ValueError, match=r"examples: expected texts of at least two .* got 'ani'; leave it out"):
+        make_batches(examples, tokenizer, "clm")
+
+
 # Refusals
 
 
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({}, {"kind": "tokens"}, "kind='tokens' is unknown; valid are sequence, token, mlm, text"),
-        ({}, {"kind": "sequence"}, "no column 'label', which kind 'sequence' needs; it has id, text"),
-        ({}, {"batch_size": 0}, "batch_size=0 has to be positive"),
-        ({"text": ""}, {"kind": "mlm"}, "example 't-0' has no token to mask; its text is ''"),
+        (
+            {},
+            {"kind": "tokens"},
+            "kind: expected one of sequence, token, mlm, .* did you mean 'token'",
+        ),
+        (
+            {},
+            {"kind": "sequence"},
+            "a column 'label', which kind 'sequence' needs, got only id, text",
+        ),
+        ({}, {"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"text": ""}, {"kind": "mlm"}, "examples: expected a token to mask in each, got '' with id 't-0'"),
     ],
 )
 def test_bad_input_is_named(tokenizer, texts, change, options, message):
@@ -232,22 +273,22 @@ def test_bad_input_is_named(tokenizer, texts, change, options, message):
 
 
 def test_no_examples_is_an_error(tokenizer, texts):
-    with pytest.raises(ValueError, match="no rows"):
+    with pytest.raises(ValueError, match="examples: expected at least one row"):
         make_batches(texts[:0], tokenizer, "text")
 
 
 def test_tokens_and_labels_have_to_match(tokenizer):
     examples = pd.DataFrame({"tokens": [["ani", "beku"]], "labels": [[0]]})
-    with pytest.raises(ValueError, match="row 0 of examples has 2 tokens but 1 labels"):
+    with pytest.raises(ValueError, match="a label for each of 2 tokens in row 0, got 1 labels"):
         make_batches(examples, tokenizer, "token")
 
 
 @pytest.mark.parametrize(
     ("kind", "lacks", "message"),
     [
-        ("text", {"pad_token_id": None}, "no padding token; set tokenizer.pad_token"),
-        ("mlm", {"mask_token_id": None}, "no mask token"),
-        ("token", {"is_fast": False}, "kind 'token' needs a fast tokenizer"),
+        ("text", {"pad_token_id": None}, "expected one with a padding token, .*; set tokenizer.pad_token"),
+        ("mlm", {"mask_token_id": None}, "tokenizer: expected one with a mask token"),
+        ("token", {"is_fast": False}, "tokenizer: expected a fast one for kind 'token'"),
     ],
 )
 def test_a_tokenizer_has_to_serve_the_kind(texts, kind, lacks, message):

@@ -62,7 +62,7 @@ def test_huge_strata_meet_the_normal_limit():
 def test_the_fourier_transform_agrees_with_the_sum(monkeypatch):
     kept = [300, 500, 100], [400, 350, 777]
     direct = chance(1000, *kept, 400)
-    monkeypatch.setattr("xsub_utils.chance._DIRECT", 1)
+    monkeypatch.setattr("xsub_utils.similarity.chance._DIRECT", 1)
     fourier = chance(1000, *kept, 400)
     assert fourier.jaccard == pytest.approx(direct.jaccard, rel=1e-12)
     assert fourier.p == pytest.approx(direct.p, abs=1e-13)
@@ -72,7 +72,7 @@ def test_many_pairs_are_as_one_by_one(monkeypatch):
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 9, size=(2, 50, 3))
     found = np.maximum(a + b - 8, 0).sum(axis=1) + 1
-    monkeypatch.setattr("xsub_utils.chance._CHUNK", 100)
+    monkeypatch.setattr("xsub_utils.similarity.chance._CHUNK", 100)
     together = chance_overlap(8, a, b, found)
     for row in range(50):
         alone = chance(8, a[row].tolist(), b[row].tolist(), int(found[row]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from xsub_utils.similarity import cka as alignment
+from xsub_utils.similarity import cka as cka_module
 from xsub_utils.similarity.cka import cka, cka_matrix, minibatch_cka
 
 METHODS = ("gram", "features")
@@ -70,7 +70,7 @@ def test_agrees_with_gram_matrices(dtype, tolerance, method, debiased):
 @pytest.mark.parametrize("size", [4, 5, 63, 64, 129])
 @pytest.mark.parametrize("debiased", [True, False])
 def test_blocks_of_any_size(size, debiased, monkeypatch):
-    monkeypatch.setattr(alignment, "_BLOCK", 32)
+    monkeypatch.setattr(cka_module, "_BLOCK", 32)
     xs, ys = levels(size, dtype=torch.float64), levels(size, (3,), seed=5, dtype=torch.float64)
     for method in METHODS:
         found = cka_matrix(xs, ys, debiased=debiased, method=method)
@@ -131,9 +131,9 @@ def test_debiased_scatters_around_zero():
 def test_auto_takes_the_cheaper_form(monkeypatch):
     taken = []
     for name in ("_gram_products", "_feature_products"):
-        compute = getattr(alignment, name)
+        compute = getattr(cka_module, name)
         monkeypatch.setattr(
-            alignment, name, lambda *args, name=name, compute=compute: taken.append(name) or compute(*args)
+            cka_module, name, lambda *args, name=name, compute=compute: taken.append(name) or compute(*args)
         )
     few, many = noise(40, 64), noise(400, 16)
     cka(few, few)
@@ -166,7 +166,7 @@ def test_constant_level(method, debiased):
     xs = levels(100)
     row = noise(1, 24) + 3
     xs[1] = (row * (1 + 1e-7 * noise(100, 24, seed=3))).float()
-    with pytest.warns(RuntimeWarning, match=r"^alignment is nan: xs\[1\] does not vary over the examples$") as caught:
+    with pytest.warns(RuntimeWarning, match=r"^CKA is nan: xs\[1\] does not vary over the examples$") as caught:
         found = cka_matrix(xs, debiased=debiased, method=method)
     assert len(caught) == 1
     nan = torch.zeros(3, 3, dtype=torch.bool)
@@ -176,7 +176,7 @@ def test_constant_level(method, debiased):
 
 def test_constants_on_both_sides_make_one_warning():
     x, zero = noise(50, 8), torch.zeros(50, 8)
-    expected = "alignment is nan: xs[1] does not vary over the examples; ys[0] does not vary over the examples"
+    expected = "CKA is nan: xs[1] does not vary over the examples; ys[0] does not vary over the examples"
     with pytest.warns(RuntimeWarning, match=re.escape(expected)) as caught:
         found = cka_matrix([x, zero], [zero, x])
     assert len(caught) == 1
@@ -220,21 +220,21 @@ X = noise(10, 3)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: cka(X, X[:9]), "y: has 9 examples, x has 10; the same examples would be right"),
-        (lambda: cka_matrix([X, X[:9]]), "xs[1]: has 9 examples, xs[0] has 10; the same"),
-        (lambda: cka_matrix([X], [X, X[:9]]), "ys[1]: has 9 examples, xs[0] has 10; the same"),
-        (lambda: cka(X[:3], X[:3]), "x: has 3 examples; at least 4 would be right for the debiased estimate"),
+        (lambda: cka(X, X[:9]), "y: expected the 10 examples of x, got 9 examples"),
+        (lambda: cka_matrix([X, X[:9]]), "xs[1]: expected the 10 examples of xs[0], got 9"),
+        (lambda: cka_matrix([X], [X, X[:9]]), "ys[1]: expected the 10 examples of xs[0], got 9"),
+        (lambda: cka(X[:3], X[:3]), "x: expected at least 4 examples for the debiased estimate, got 3"),
+        (lambda: cka(X[:1], X[:1], debiased=False), "x: expected at least 2 examples for the biased estimate, got 1"),
+        (lambda: cka(X, X / 0), "y: expected finite values, got nan or infinity"),
+        (lambda: cka_matrix([X, X.log()]), "xs[1]: expected finite values"),
+        (lambda: cka_matrix([]), "xs: expected one tensor per level, got none"),
+        (lambda: cka_matrix([X], []), "ys: expected one tensor per level"),
         (
-            lambda: cka(X[:1], X[:1], debiased=False),
-            "x: has 1 examples; at least 2 would be right for the biased estimate",
+            lambda: cka_matrix([X], method="grams"),
+            "method: expected one of auto, gram, features, got 'grams'; did you mean",
         ),
-        (lambda: cka(X, X / 0), "y: holds nan or infinite values; finite ones would be right"),
-        (lambda: cka_matrix([X, X.log()]), "xs[1]: holds nan or infinite values"),
-        (lambda: cka_matrix([]), "xs=[]: holds no representation; one tensor per level would be right"),
-        (lambda: cka_matrix([X], []), "ys=[]: holds no representation"),
-        (lambda: cka_matrix([X], method="grams"), "method: 'grams' is not one of auto, gram, features; did you mean"),
-        (lambda: minibatch_cka([]), "batches: there are none; at least one would be right"),
-        (lambda: minibatch_cka([([X], [X]), ([X, X], [X])]), "batches: batch 1 has ['xs[0]', 'xs[1]', 'ys[0]'], those"),
+        (lambda: minibatch_cka([]), "batches: expected at least one batch, got none"),
+        (lambda: minibatch_cka([([X], [X]), ([X, X], [X])]), "batches: expected the levels of the first batch"),
     ],
 )
 def test_errors(call, message):

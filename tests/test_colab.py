@@ -3,6 +3,7 @@
 The setup cell installs the package from its published address; git is told to find that in this working tree.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,9 +13,24 @@ from pathlib import Path
 
 import pytest
 
-from xsub_utils._internal.notebooks import committed, repository
+from xsub_utils._internal.fingerprint import code_digests
+from xsub_utils._internal.notebook_files import committed, repository
+from xsub_utils.heads.search import find_subnetwork
 
 ROOT = Path(__file__).parents[1]
+# The fastest of several processes, by its own clock: others may keep the machine busy.
+SECONDS = """
+import time
+start = time.process_time()
+import xsub_utils
+print(time.process_time() - start)
+"""
+DIGESTS = """
+import json
+from xsub_utils._internal.fingerprint import code_digests
+from xsub_utils.heads.search import find_subnetwork
+print(json.dumps(code_digests(find_subnetwork)))
+"""
 NOT_PUBLISHED = shutil.ignore_patterns(".*", "artifacts", "runs", "build", "*.egg-info", "__pycache__")
 
 
@@ -71,5 +87,10 @@ def test_first_notebook_installs_the_package_and_runs(tmp_path, python, environm
     assert "No module named 'xsub_utils'" in run("-c", "import xsub_utils").stderr
     done = run("-m", "papermill", committed()[0], "executed.ipynb", "--kernel", "python3")
     assert done.returncode == 0, done.stderr
-    where = run("-c", "import xsub_utils; print(xsub_utils.__file__)").stdout
-    assert Path(where).is_relative_to(tmp_path / "environment")
+    package = Path(run("-c", "import xsub_utils; print(xsub_utils.__file__)").stdout).parent
+    assert package.is_relative_to(tmp_path / "environment")
+    assert {path.name for path in package.glob("*.py*")} >= {"py.typed", "__init__.pyi"}
+    installed, here = (root / "study" / "configs" for root in (package, ROOT / "xsub_utils"))
+    assert {path.name for path in installed.iterdir()} == {path.name for path in here.iterdir()}
+    assert json.loads(run("-c", DIGESTS).stdout) == code_digests(find_subnetwork)
+    assert min(float(run("-c", SECONDS).stdout) for _ in range(5)) < 0.2

@@ -2,27 +2,39 @@
 
 import json
 import logging
+import shutil
 from itertools import pairwise
 
 import pandas as pd
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    GPT2Config,
+    LlamaConfig,
     MT5Config,
     MT5ForConditionalGeneration,
+    Qwen3Config,
+    Trainer,
+    TrainingArguments,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
 )
 
+from xsub_utils.evaluation.forward import forward
+from xsub_utils.evaluation.scores import evaluate
 from xsub_utils.models import encoders
 from xsub_utils.models.batches import make_batches
-from xsub_utils.models.encoders import load_encoder, pretrain_encoder, random_twin, train_tokenizer
+from xsub_utils.models.encoders import load_encoder, random_twin
+from xsub_utils.models.pretraining import pretrain_encoder
+from xsub_utils.models.tokenizers import train_tokenizer
 
 TEXTS = [f"{a} {b} {c}." for a in ("ani", "beku", "cadi") for b in ("dofe", "gilu") for c in ("hamo", "jenu")]
 TINY = {"layers": 1, "heads": 2, "width": 8, "intermediate": 16, "vocab_size": 50, "max_length": 16}
+TINY_DECODER = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 LAYOUTS = {
     "xlm-r": lambda size: XLMRobertaForMaskedLM(
         XLMRobertaConfig(
@@ -149,7 +161,7 @@ def test_a_stored_head_comes_back_with_its_labels(stored, tmp_path):
     for labels in (None, ["O", "B-PER"]):
         again, _ = load_encoder(tmp_path, "token", labels)
         assert same(again, model) and again.config.id2label == {0: "O", 1: "B-PER"}
-    with pytest.raises(ValueError, match=r"labels=\['B-PER', 'O'\] contradict .* \['O', 'B-PER'\]"):
+    with pytest.raises(ValueError, match=r"labels: expected \['O', 'B-PER'\], .* got \['B-PER', 'O'\]"):
         load_encoder(tmp_path, "token", ["B-PER", "O"])
     sequence, _ = load_encoder(tmp_path, "sequence", ["x", "y", "z"])
     assert sequence.config.num_labels == 3
@@ -161,20 +173,21 @@ def test_an_unnamed_stored_head_takes_names(stored, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     named, _ = load_encoder(tmp_path, "sequence", ["no", "yes"])
     assert same(named, model) and named.config.id2label == {0: "no", 1: "yes"}
-    with pytest.raises(ValueError, match="contradict"):
+    with pytest.raises(ValueError, match=r"labels: expected .*LABEL_0"):
         load_encoder(tmp_path, "sequence", ["no", "yes", "perhaps"])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "ner"}, "kind='ner' is unknown; valid are sequence, token, mlm, text, text2text"),
+        ({"kind": "ner"}, "kind: expected one of sequence, token, mlm, clm, text, text2text, got 'ner'"),
         (
             {"kind": "text2text"},
-            "kind='text2text' is not for xlm-roberta; valid: sequence, token, mlm, text",
+            r"kind: expected one that xlm-roberta can load \(sequence, token, mlm, text\), got 'text2text'",
         ),
-        ({"kind": "token"}, "labels are needed for kind='token'"),
-        ({"kind": "sequence", "labels": []}, "labels are needed for kind='sequence'"),
+        ({"kind": "clm"}, r"can load \(sequence, token, mlm, text\), got 'clm'"),
+        ({"kind": "token"}, "labels: expected names for kind 'token'"),
+        ({"kind": "sequence", "labels": []}, "labels: expected names for kind 'sequence'"),
     ],
 )
 def test_bad_arguments_are_named(stored, options, message):
@@ -186,9 +199,9 @@ def test_bad_arguments_are_named(stored, options, message):
     ("name", "message"),
     [
         ("minibabel-bas", "did you mean 'minibabel-base'"),
-        ("./nowhere", "no encoder directory './nowhere'"),
-        ("some/where/else", "no encoder directory"),
-        ("nobody/no-such-encoder", "or a hub id, which has to be in the local cache"),
+        ("./nowhere", "encoder: expected a folder that exists, got './nowhere'"),
+        ("some/where/else", "encoder: expected a folder that exists"),
+        ("nobody/no-such-encoder", "a hub id has to be in the local cache"),
     ],
 )
 def test_a_missing_encoder_is_named_with_a_remedy(name, message):
@@ -197,7 +210,7 @@ def test_a_missing_encoder_is_named_with_a_remedy(name, message):
 
 
 def test_a_directory_without_a_model_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no encoder"):
+    with pytest.raises(FileNotFoundError, match=r"which lacks config\.json and model\.safetensors"):
         load_encoder(tmp_path)
 
 
@@ -208,6 +221,95 @@ def test_the_packaged_encoder_is_found_in_the_package(stored, tmp_path, monkeypa
     (tmp_path / "xsub_utils" / "assets").mkdir(parents=True)
     (tmp_path / "xsub_utils" / "assets" / "minibabel-base").symlink_to(stored["xlm-r"])
     assert same(load_encoder("minibabel-base")[0], load_encoder(stored["xlm-r"])[0])
+
+
+# Decoder-only models
+
+DECODERS = {
+    "llama": lambda size: LlamaConfig(**TINY_DECODER, vocab_size=size, num_key_value_heads=1),
+    "qwen3": lambda size: Qwen3Config(**TINY_DECODER, vocab_size=size, num_key_value_heads=1, head_dim=4),
+    "gpt2": lambda size: GPT2Config(
+        vocab_size=size, n_embd=8, n_layer=1, n_head=2, n_positions=40, bos_token_id=0, eos_token_id=2
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=DECODERS)
+def decoder(request, tmp_path_factory):
+    """Folder of a tiny decoder-only model whose tokenizer has no padding token, as usual."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tokenizer = train_tokenizer(TEXTS, vocab_size=50)
+    tokenizer.pad_token = None
+    AutoModelForCausalLM.from_config(DECODERS[request.param](len(tokenizer))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_decoder_only_language_model_loads_and_scores(decoder):
+    model, tokenizer = load_encoder(decoder, "clm")
+    assert type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")) and not model.training
+    assert tokenizer.pad_token == tokenizer.eos_token and model.config.pad_token_id == tokenizer.pad_token_id
+    frame = pd.DataFrame({"text": [*TEXTS, "ani"]})
+    scores = [
+        evaluate(model, make_batches(frame, tokenizer, "clm", batch_size=size), metric="perplexity") for size in (1, 5)
+    ]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5) and scores[0] > 1
+    with pytest.raises(ValueError, match=r"kind: expected one that \w+ can load .* got 'mlm'"):
+        load_encoder(decoder, "mlm")
+
+
+def test_a_decoder_only_classifier_reads_the_last_token_of_each_example(decoder):
+    model, tokenizer = load_encoder(decoder, "sequence", ["no", "yes"], seed=1)
+    frame = pd.DataFrame({"text": [*TEXTS, "ani", "beku beku beku beku"], "label": 0})
+    alone, together = (
+        [forward(model, batch)[1] for batch in make_batches(frame, tokenizer, "sequence", batch_size=size)]
+        for size in (1, 20)
+    )
+    torch.testing.assert_close(torch.cat(alone), torch.cat(together))
+
+
+def test_a_tokenizer_that_has_nothing_to_pad_with_is_an_error(decoder, tmp_path):
+    shutil.copytree(decoder, tmp_path, dirs_exist_ok=True)
+    poor = AutoTokenizer.from_pretrained(tmp_path)
+    poor.eos_token = None
+    poor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="encoder: expected a tokenizer with a padding or an end token"):
+        load_encoder(tmp_path, "sequence", ["no", "yes"])
+
+
+# Folders of others
+
+
+def test_a_checkpoint_of_a_trainer_loads(stored, tmp_path):
+    model, tokenizer = load_encoder(stored["xlm-r"], "sequence", ["no", "yes"])
+    arguments = TrainingArguments(tmp_path, max_steps=1, save_steps=1, report_to=[], use_cpu=True)
+    frame = pd.DataFrame({"text": TEXTS, "label": 0})
+    rows = [
+        {name: column[0] for name, column in batch.items()}
+        for batch in make_batches(frame, tokenizer, "sequence", batch_size=1)
+    ]
+    Trainer(model, arguments, train_dataset=rows, processing_class=tokenizer).train()
+    again, _ = load_encoder(tmp_path / "checkpoint-1", "sequence")
+    assert same(again, model) and again.config.id2label == {0: "no", 1: "yes"}
+    with pytest.raises(FileNotFoundError, match=r"lacks config\.json and .*; did you mean .*checkpoint-1"):
+        load_encoder(tmp_path, "sequence")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_without_a_tokenizer_is_an_error(stored, layout, tmp_path):
+    shutil.copytree(stored[layout], tmp_path, dirs_exist_ok=True)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match="encoder: expected a model stored with its tokenizer"):
+        load_encoder(tmp_path, "text")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_folder_that_lacks_a_file_is_an_error(stored, file, tmp_path):
+    shutil.copytree(stored["xlm-r"], tmp_path, dirs_exist_ok=True)
+    (tmp_path / file).unlink()
+    with pytest.raises(FileNotFoundError, match=f"which lacks {file}; model.save_pretrained"):
+        load_encoder(tmp_path)
 
 
 # Twins
@@ -316,9 +418,9 @@ def test_pairs_and_a_tokenizer_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "settings", "error", "message"),
     [
-        ([], {}, ValueError, "texts is empty"),
-        (TEXTS, {"width": 10, "heads": 3}, ValueError, "heads=3 does not divide width=10"),
-        (TEXTS, {"dtype": "int8"}, ValueError, "dtype='int8' is unknown; valid are float32, float16"),
+        ([], {}, ValueError, "texts: expected at least one"),
+        (TEXTS, {"width": 10, "heads": 3}, ValueError, "heads: expected a divisor of width=10, got 3"),
+        (TEXTS, {"dtype": "int8"}, ValueError, "dtype: expected one of float32, float16, got 'int8'"),
         (TEXTS, {"depth": 3}, TypeError, "depth"),
     ],
 )
@@ -329,7 +431,7 @@ def test_bad_settings_are_named(texts, settings, error, message, tmp_path):
 
 
 def test_a_tokenizer_needs_texts():
-    with pytest.raises(ValueError, match="texts is empty"):
+    with pytest.raises(ValueError, match="texts: expected at least one"):
         train_tokenizer([])
 
 

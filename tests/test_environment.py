@@ -24,9 +24,10 @@ SOURCES = [
 ]
 # What may be imported besides the core; notebooks may not, since hosted ones install the core alone.
 EXTRAS = {
-    "xsub_utils/notebooks.py": "notebooks",
+    "xsub_utils/_internal/notebook": "notebooks",
     "xsub_utils/data/typology.py": "typology",
     "workflow": "workflow",
+    "xsub_utils/study/config.py": "workflow",
     "benchmarks": "bench",
 }
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from xsub_utils.study import drawing, plots, registry
-from xsub_utils.study.nb02_pruning import figures as pruning
+from xsub_utils.study.conditions import Differs
+from xsub_utils.study.labels import LABELS
 
 TASKS, LANGUAGES, SEEDS = ["nli", "ner"], ["qaa", "qba"], [0, 1]
 EIGHT = ["en", "de", "fr", "es", "ru", "zh", "ar", "hi"]
@@ -26,12 +27,13 @@ def with_numbers(table, *columns):
 
 PAIRS = grid(task=TASKS, source=LANGUAGES, target=LANGUAGES, seed=SEEDS)
 SEARCHES = {"task": TASKS, "seed": SEEDS, "mask_seed": [0, 1], "language": LANGUAGES}
-FIVE = ["mask seed", "model seed", "language", "task", "task and language"]
-ESTIMATES = grid(task=TASKS, sign=["positive", "negative"], condition=["own subnetwork", "random heads"])
+FIVE = list(Differs)
+ESTIMATES = grid(task=TASKS, sign=["positive", "negative"], condition=["own", "random_heads"])
 HEADS = grid(task=TASKS, language=LANGUAGES, layer=[1, 2, 3], head=[1, 2])
-VARIANTS = ["full", "sparse, own heads"]
-MASKS = ["ticket", "ticket of another seed", "random"]
-DIFFERS = ["another language", "another seed"]
+VARIANTS = ["full_finetuning", "sparse_own"]
+MODELS = ["full_all", "sparse_through_own"]
+MASKS = ["ticket", "ticket_other_seed", "random_weights"]
+DIFFERS = ["another_language", "another_seed"]
 PAIR = {"pair": ["qaa + qab"], "language": ["qaa", "qab"]}
 TABLES = {
     "00_family": pd.DataFrame(
@@ -44,13 +46,13 @@ TABLES = {
         }
     ),
     "00_distances": with_numbers(grid(kind=["tree", "lexical"], a=LANGUAGES, b=LANGUAGES), "distance"),
-    "00_pretraining": with_numbers(grid(model=["untrained twin", "pre-trained"], language=LANGUAGES), "perplexity"),
+    "00_pretraining": with_numbers(grid(model=["untrained", "pretrained"], language=LANGUAGES), "perplexity"),
     "01_scores": with_numbers(
         grid(
             task=TASKS,
             metric=["accuracy"],
             language=LANGUAGES,
-            model=["fine-tuned", "bag of words"],
+            model=["finetuned", "bag_of_words"],
             seed=SEEDS,
         ),
         "score",
@@ -61,7 +63,7 @@ TABLES = {
     "02_importance": with_numbers(HEADS, "importance"),
     "02_survival": with_numbers(HEADS, "survival"),
     "02_layers": with_numbers(grid(**SEARCHES, layer=[1, 2]), "kept"),
-    "02_retention": with_numbers(grid(**SEARCHES, removed=[0.0, 0.5, 1.0]), "retention"),
+    "02_retention": with_numbers(grid(**SEARCHES, sparsity=[0.0, 0.5, 1.0]), "retention"),
     "02_sizes": with_numbers(grid(**SEARCHES, retain=[0.9, 0.95, 0.98]), "kept"),
     "02_cross_evaluation": with_numbers(grid(**SEARCHES, mask=LANGUAGES), "difference"),
     "02_controls": with_numbers(grid(**SEARCHES, control=["own", "random", "union"]), "retention"),
@@ -69,7 +71,7 @@ TABLES = {
         grid(differs=FIVE, measure=["jaccard", "expected_within", "adjusted_within"]), "mean"
     ).assign(low=0.0, high=1.0),
     "03_variance": with_numbers(
-        grid(quantity=["heads kept", "head importance"], component=["task", "model", "data"]), "share"
+        grid(quantity=["heads_kept", "head_importance"], component=["task", "model", "data"]), "share"
     ).assign(low=0.0, high=1.0),
     "03_languages": with_numbers(grid(task=TASKS, a=LANGUAGES, b=LANGUAGES), "adjusted_within"),
     "03_tasks": with_numbers(grid(a=TASKS, b=TASKS), "adjusted_within"),
@@ -77,33 +79,31 @@ TABLES = {
     "03_importance_map": with_numbers(grid(**SEARCHES, method=["t-SNE", "MDS"]), "x", "y"),
     "03_cka": with_numbers(
         grid(
-            against=["full model", "own subnetwork"],
-            other=["random heads", "own subnetwork"],
+            against=["full", "own"],
+            other=["random_heads", "own"],
             task=TASKS,
             pool=["first", "mean"],
             level=[1, 2],
         ),
         "cka",
     ),
-    "03_levels": with_numbers(
-        grid(other=["the same model", "another task"], level=[0, 1, 2], level_b=[0, 1, 2]), "cka"
-    ),
+    "03_levels": with_numbers(grid(other=["same_model", "another_task"], level=[0, 1, 2], level_b=[0, 1, 2]), "cka"),
     "03_parallel": with_numbers(
-        grid(task=TASKS, measure=["CKA", "RSA"], relation=["related", "unrelated"], level=[0, 1, 2]), "value"
+        grid(task=TASKS, measure=["cka", "rsa"], relation=["related", "unrelated"], level=[0, 1, 2]), "value"
     ),
-    "03_perplexity": with_numbers(grid(model=["pre-trained", "fine-tuned"], **SEARCHES), "perplexity"),
+    "03_perplexity": with_numbers(grid(model=["pretrained", "finetuned"], **SEARCHES), "perplexity"),
     "03_masked_crossed": with_numbers(grid(mask=LANGUAGES, language=LANGUAGES, seed=SEEDS), "ratio"),
     "03_truth": with_numbers(
-        grid(measure=["mask Jaccard", "zero-shot transfer"], kind=["tree", "script"]), "rho"
+        grid(measure=["mask_jaccard", "zero_shot_transfer"], kind=["tree", "script"]), "rho"
     ).assign(low=0.0, high=1.0, p=[0.01, 0.2, 0.3, 0.04]),
     "03_stability": with_numbers(
-        grid(measure=["mask Jaccard", "CKA of states"], seed=["mask seed", "model seed"]), "mean", "chance", "ceiling"
+        grid(measure=["mask_jaccard", "cka_of_states"], seed=["mask_seed", "model_seed"]), "mean", "chance", "ceiling"
     ).assign(low=0.0, high=1.0),
     "04_conditions": with_numbers(
         grid(
             group=["subnetworks", "controls"],
             condition=["itself", "task"],
-            map=["closed form", "trained"],
+            map=["closed_form", "trained"],
             level=[1, 2],
             task=TASKS,
         ),
@@ -111,86 +111,87 @@ TABLES = {
         "above_chance",
     ),
     "04_maps": with_numbers(
-        grid(condition=["itself", "task"], map=["closed form", "trained"], level=[1, 2]), "above_chance"
+        grid(condition=["itself", "task"], map=["closed_form", "trained"], level=[1, 2]), "above_chance"
     ),
     "04_languages_stitched": with_numbers(grid(level=[1, 2], a=LANGUAGES, b=LANGUAGES), "above_chance"),
     "04_tasks_stitched": with_numbers(grid(level=[1, 2], a=TASKS, b=TASKS), "above_chance"),
     "04_pairs": with_numbers(grid(level=[1, 2], a=TASKS, b=TASKS), "above_chance"),
     "04_against": with_numbers(
-        grid(
-            front=["subnetwork of the task", "heads shuffled"], task=TASKS, level=[1, 2], kind=["Jaccard index", "CKA"]
-        ),
+        grid(front=["subnetwork_of_task", "heads_shuffled"], task=TASKS, level=[1, 2], kind=["jaccard", "cka_mean"]),
         "likeness",
         "above_chance",
     ),
-    "05_influence": with_numbers(
-        grid(condition=["full model", "own subnetwork"], task=TASKS, a=LANGUAGES, b=LANGUAGES), "share"
-    ),
+    "05_influence": with_numbers(grid(condition=["full", "own"], task=TASKS, a=LANGUAGES, b=LANGUAGES), "share"),
     "05_specialisation": with_numbers(ESTIMATES, "mean").assign(low=0.0, high=1.0),
     "05_contrasts": with_numbers(ESTIMATES, "mean").assign(low=0.0, high=1.0),
     "05_damage": with_numbers(
-        grid(task=TASKS, condition=["own subnetwork", "random heads"], language=LANGUAGES), "retained", "rise"
+        grid(task=TASKS, condition=["own", "random_heads"], language=LANGUAGES), "retained", "rise"
     ),
     "05_epochs": with_numbers(
-        grid(task=TASKS, seed=SEEDS, condition=["full model", "own subnetwork"], language=LANGUAGES, epoch=[1, 2]),
+        grid(task=TASKS, seed=SEEDS, condition=["full", "own"], language=LANGUAGES, epoch=[1, 2]),
         "share",
     ).assign(chance=0.5),
     "05_groups": with_numbers(
         grid(task=TASKS, group=["all", "embeddings", "head"], language=LANGUAGES), "share"
     ).assign(chance=0.5),
-    "05_translations": with_numbers(
-        grid(task=TASKS, seed=SEEDS, condition=["full model", "own subnetwork"]), "translated", "chance"
-    ),
+    "05_translations": with_numbers(grid(task=TASKS, seed=SEEDS, condition=["full", "own"]), "translated", "chance"),
     "05_influence_pairs": with_numbers(
-        grid(measure=["mask Jaccard", "true relatedness, tree"], task=TASKS, a=LANGUAGES, b=LANGUAGES),
+        grid(measure=["mask_jaccard", "true_relatedness_tree"], task=TASKS, a=LANGUAGES, b=LANGUAGES),
         "likeness",
         "share",
     ),
     "05_imbalance": with_numbers(
-        grid(seed=SEEDS, changed=LANGUAGES, examples=["its own", "other languages'"], chance=[0.1, 0.3]), "share"
+        grid(seed=SEEDS, changed=LANGUAGES, examples=["of_language", "of_others"], chance=[0.1, 0.3]), "share"
     ),
     "05_unseen": with_numbers(grid(a=LANGUAGES, b=["qab", "qbb"]), "share"),
     "05_removals": with_numbers(
-        grid(seed=SEEDS, language=LANGUAGES, removed=["nothing", "most helpful", "random"]), "change", "loss"
+        grid(seed=SEEDS, language=LANGUAGES, removed=["nothing", "proponents", "random_examples"]), "change", "loss"
     ),
     "06_variants": with_numbers(
-        grid(task=TASKS, seed=SEEDS, variant=VARIANTS, heads=["whole model", "own subnetwork"], language=LANGUAGES),
+        grid(task=TASKS, seed=SEEDS, variant=VARIANTS, heads=["all_heads", "own"], language=LANGUAGES),
         "score",
     ).assign(chance=0.3),
-    "06_by_language": with_numbers(grid(task=TASKS, seed=SEEDS, model=VARIANTS, language=LANGUAGES), "score"),
-    "06_own_shares": with_numbers(
-        grid(task=TASKS, variant=VARIANTS, condition=["all heads", "own subnetwork"]), "mean"
-    ).assign(low=0.0, high=1.0, chance=0.5),
-    "06_each_shares": with_numbers(grid(task=TASKS, variant=VARIANTS, condition=["each", "others'"]), "mean").assign(
+    "06_by_language": with_numbers(grid(task=TASKS, seed=SEEDS, model=MODELS, language=LANGUAGES), "score"),
+    "06_own_shares": with_numbers(grid(task=TASKS, variant=VARIANTS, condition=["all_heads", "own"]), "mean").assign(
         low=0.0, high=1.0, chance=0.5
     ),
-    "06_differences": with_numbers(grid(task=[*TASKS, "all"], what=["own − whole", "sparse − full"]), "mean").assign(
+    "06_each_shares": with_numbers(
+        grid(task=TASKS, variant=VARIANTS, condition=["each_own", "each_swapped"]), "mean"
+    ).assign(low=0.0, high=1.0, chance=0.5),
+    "06_differences": with_numbers(grid(task=[*TASKS, "all"], what=["full_own_all", "sparse_own_all"]), "mean").assign(
         low=0.0, high=1.0
     ),
-    "06_each_differences": with_numbers(grid(task=[*TASKS, "all"], what=["each − others'", "sparse"]), "mean").assign(
-        low=0.0, high=1.0
-    ),
-    "06_dynamics": with_numbers(grid(task=TASKS, seed=SEEDS, model=VARIANTS, epoch=[1, 2]), "share").assign(chance=0.5),
+    "06_each_differences": with_numbers(
+        grid(task=[*TASKS, "all"], what=["each_swapped_sparse", "each_sparse_one_language"]), "mean"
+    ).assign(low=0.0, high=1.0),
+    "06_dynamics": with_numbers(grid(task=TASKS, seed=SEEDS, model=MODELS, epoch=[1, 2]), "share").assign(chance=0.5),
     "06_dials": with_numbers(
         grid(dial=["sparsity", "difficulty"], value=[0, 1], variant=VARIANTS, language=LANGUAGES),
         "score",
         "share",
         "kept",
     ).assign(score_chance=0.4, share_chance=0.2),
-    "06_composition": with_numbers(grid(task=TASKS, seed=SEEDS, way=["union", "sum"], **PAIR), "score").assign(
-        chance=0.4
-    ),
+    "06_composition": with_numbers(
+        grid(task=TASKS, seed=SEEDS, way=["union_of_heads", "full_changes_sum"], **PAIR), "score"
+    ).assign(chance=0.4),
     "06_composed_shares": with_numbers(
-        grid(task=TASKS, seed=SEEDS, way=["union", "own"], **PAIR), "own", "other"
+        grid(task=TASKS, seed=SEEDS, way=["union_of_heads", "own_heads"], **PAIR), "own", "other"
     ).assign(chance=0.2),
     "06_left_out": with_numbers(
-        grid(task=TASKS, seed=SEEDS, variant=VARIANTS, trained=["with it", "without it"], heads=["all", "own"]), "score"
+        grid(
+            task=TASKS,
+            seed=SEEDS,
+            variant=VARIANTS,
+            trained=["with_language", "without_language"],
+            heads=["all_heads", "own"],
+        ),
+        "score",
     ).assign(chance=0.4),
     "07_ticket_curves": with_numbers(
         grid(task=["nli", "mlm"], seed=SEEDS, language=LANGUAGES, sparsity=[0.0, 0.5]), "score", "chance"
     ),
     "07_ticket_kinds": with_numbers(
-        grid(task=TASKS, seed=SEEDS, kind=["ticket", "random"], language=LANGUAGES), "relative"
+        grid(task=TASKS, seed=SEEDS, kind=["ticket", "random_weights"], language=LANGUAGES), "relative"
     ),
     "07_ticket_layers": with_numbers(grid(task=TASKS, differs=DIFFERS, part=[1, 2], a=LANGUAGES), "jaccard"),
     "07_ticket_components": with_numbers(grid(task=TASKS, differs=DIFFERS, part=["query", "key"]), "jaccard"),
@@ -200,15 +201,24 @@ TABLES = {
         grid(sparsity=[0.5, 0.8], task=TASKS, seed=SEEDS, mask=MASKS, source=LANGUAGES, target=LANGUAGES), "relative"
     ),
     "07_ticket_relatives": with_numbers(
-        grid(sparsity=[0.5, 0.8], task=TASKS, seed=SEEDS, whose=["family", "own, another seed"]), "relative"
+        grid(sparsity=[0.5, 0.8], task=TASKS, seed=SEEDS, whose=["family", "own_another_seed"]), "relative"
     ),
-    "07_ticket_tasks": with_numbers(grid(task=TASKS, source=[*TASKS, "random"], target=LANGUAGES), "relative"),
-    "07_ticket_pairs": with_numbers(grid(measure=["Jaccard", "tree"], task=TASKS, a=LANGUAGES), "likeness", "share"),
+    "07_ticket_tasks": with_numbers(grid(task=TASKS, source=[*TASKS, "random_weights"], target=LANGUAGES), "relative"),
+    "07_ticket_pairs": with_numbers(
+        grid(measure=["departures_above_chance", "true_kinship_tree"], task=TASKS, a=LANGUAGES), "likeness", "share"
+    ),
     "07_ticket_retrieval": with_numbers(
-        grid(task=TASKS, seed=SEEDS, model=["trained", "before"], language=LANGUAGES, level=[0, 1]), "accuracy"
+        grid(task=TASKS, seed=SEEDS, model=["trained_full", "before_training"], language=LANGUAGES, level=[0, 1]),
+        "accuracy",
     ).assign(chance=0.1),
     "07_ticket_published": with_numbers(
-        grid(where=["MiniBabel", "published"], task=TASKS, mask=["random", "ticket"], target=LANGUAGES), "relative"
+        grid(
+            where=["ours", "published"],
+            task=TASKS,
+            mask=["random_weights", "another_languages_ticket"],
+            target=LANGUAGES,
+        ),
+        "relative",
     ),
 }
 
@@ -220,8 +230,7 @@ def closed_afterwards():
 
 
 def test_every_drawing_has_a_table_here():
-    assert {name[3:] for name in TABLES} == set(registry.DRAWINGS)
-    assert pruning.CONTROLS.keys() >= set(TABLES["02_controls"]["control"])
+    assert {name[3:] for name in TABLES} == set(registry.FIGURES)
 
 
 def pixels(figure):
@@ -311,9 +320,9 @@ def test_the_layout_is_made_once(name):
 
 
 def test_unknown_figures_and_empty_tables_are_refused():
-    with pytest.raises(ValueError, match="no such figure"):
+    with pytest.raises(ValueError, match="name: expected one of"):
         drawing.draw("09_nothing", TABLES["02_sizes"])
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(ValueError, match="table: expected rows to draw"):
         drawing.draw("02_sizes", TABLES["02_sizes"].iloc[:0])
 
 
@@ -361,7 +370,7 @@ def test_overlap_stands_beside_chance():
     np.testing.assert_allclose(bars(two), [(mean, 0, 1) for mean in rows["adjusted_within"]])
     chance = next(line for line in one.lines if line.get_label() == "chance")
     np.testing.assert_allclose(chance.get_data(), [rows["expected_within"], range(5)])
-    assert ticks(one.yaxis) == FIVE and one.get_ylim() == (4.5, -0.5)
+    assert ticks(one.yaxis) == [LABELS[differs] for differs in Differs] and one.get_ylim() == (4.5, -0.5)
     legend = [text.get_text() for text in one.figure.legends[0].texts]
     assert sorted(legend) == ["chance", "measured"]
 
@@ -438,14 +447,14 @@ def test_curves_of_likeness_hold_means_of_tasks():
     assert [ax.get_title() for ax in figure.axes] == ["first token", "mean of tokens"] * 2
     sides = [ax.get_ylabel() for ax in figure.axes]
     assert sides == [f"CKA with the {one}" for one in ("full model", "own subnetwork") for _ in range(2)]
-    rows = table.query("against == 'own subnetwork' and pool == 'first' and other == 'random heads'")
+    rows = table.query("against == 'own' and pool == 'first' and other == 'random_heads'")
     line = figure.axes[2].lines[1]  # of the order that all panels share
     np.testing.assert_allclose(line.get_data(), [[1, 2], rows.groupby("level")["cka"].mean()])
     assert [text.get_text() for text in figure.legends[0].texts] == ["own subnetwork", "random heads"]
 
 
 def test_every_curve_is_in_the_legend_though_the_first_panel_lacks_it():
-    table = TABLES["03_cka"].query("against == 'own subnetwork' or other == 'own subnetwork'")
+    table = TABLES["03_cka"].query("against == 'own' or other == 'own'")
     figure = drawing.draw("03_cka", table)
     assert [text.get_text() for text in figure.legends[0].texts] == ["own subnetwork", "random heads"]
     assert not any(ax.get_legend() for ax in figure.axes)
@@ -462,7 +471,7 @@ def test_levels_go_upwards():
 def test_likeness_of_translations_has_a_line_for_every_relation():
     table = TABLES["03_parallel"]
     figure = drawing.draw("03_parallel", table)
-    rows = table.query("measure == 'RSA' and relation == 'unrelated'").groupby("level")["value"].mean()
+    rows = table.query("measure == 'rsa' and relation == 'unrelated'").groupby("level")["value"].mean()
     np.testing.assert_allclose(figure.axes[1].lines[1].get_data(), [rows.index, rows])
     assert [text.get_text() for text in figure.legends[0].texts] == ["related", "unrelated"]
 
@@ -555,7 +564,7 @@ def test_influence_has_a_panel_for_each_task_and_set_of_heads():
     assert [ax.get_title() for ax in figure.axes] == [
         f"{task}, {name}" for task in TASKS for name in ("full model", "own subnetwork")
     ]
-    first = table[(table["task"] == "nli") & (table["condition"] == "full model")]
+    first = table[(table["task"] == "nli") & (table["condition"] == "full")]
     np.testing.assert_allclose(figure.axes[0].collections[0].get_array().ravel(), first["share"])
     assert_cells_hold_their_texts(figure)
 
@@ -565,7 +574,7 @@ def test_nothing_removed_is_not_drawn():
     figure = drawing.draw("05_removals", table)
     assert ticks(figure.axes[-1].xaxis) == ["most\nhelpful", "random"]
     losses = table[table["language"] == "qaa"].set_index(["removed", "seed"])["loss"]
-    rise = (losses["most helpful"] - losses["nothing"]).to_numpy()
+    rise = (losses["proponents"] - losses["nothing"]).to_numpy()
     points = figure.axes[2].collections[0].get_offsets()
     np.testing.assert_allclose(sorted(points[:, 1]), sorted(rise))
 
@@ -575,10 +584,14 @@ def test_nothing_removed_is_not_drawn():
     [
         (
             "06_own_shares",
-            grid(task=TASKS, variant=VARIANTS, condition=["all heads"]),
+            grid(task=TASKS, variant=VARIANTS, condition=["all_heads"]),
             ("mean", "low", "high", "chance"),
         ),
-        ("07_ticket_retrieval", grid(task=TASKS, model=["whole"], seed=SEEDS, level=[0, 1]), ("accuracy", "chance")),
+        (
+            "07_ticket_retrieval",
+            grid(task=TASKS, model=["trained_full"], seed=SEEDS, level=[0, 1]),
+            ("accuracy", "chance"),
+        ),
     ],
 )
 def test_no_panel_cuts_what_the_next_one_draws_higher(name, table, values):

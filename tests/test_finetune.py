@@ -17,17 +17,23 @@ from tiny import LANGUAGES, QUICK, SHAPE, SIZES, make_task, sequence_row, text_r
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
     XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
     XLMRobertaForSequenceClassification,
+    XLMRobertaModel,
 )
 
-from xsub_utils.data.schema import TASKS
+from xsub_utils.data.schema import TASKS, TaskSpec
+from xsub_utils.data.tasks import Task
 from xsub_utils.evaluation.scores import evaluate
 from xsub_utils.models.batches import make_batches
-from xsub_utils.training import trainer
+from xsub_utils.training import recorder, trainer
 from xsub_utils.training.finetune import checkpoints, finetune, load_finetuned
+from xsub_utils.training.rows import Rows
+from xsub_utils.training.samplers import LengthGrouped
 from xsub_utils.training.settings import PRESETS, Settings, preset
-from xsub_utils.training.trainer import LengthGrouped, Rows
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +113,7 @@ def test_epochs_go_by_their_names_where_earlier_ones_were_deleted(finished, tmp_
     shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("epoch-1", "epoch-2"))
     third, last = load_finetuned(tmp_path / "run", 3)[0], load_finetuned(finished)[0]
     assert all(torch.equal(value, third.state_dict()[name]) for name, value in last.state_dict().items())
-    with pytest.raises(ValueError, match=r"epoch=1 does not exist; .* holds epochs 3$"):
+    with pytest.raises(ValueError, match=r"epoch: expected one of 3, which .* holds, got 1"):
         load_finetuned(tmp_path / "run", 1)
 
 
@@ -279,9 +285,9 @@ def killed():
     [
         (Rows, "__getitems__", 3),  # in the first epoch: nothing to go on from
         (Rows, "__getitems__", 10),  # in the second
-        (trainer.Recorder, "publish", 1),  # the checkpoint of the second is there, its folder is not
-        (trainer.Recorder, "publish", 2),  # after the last step
-        (trainer, "_link", 6),  # in the middle of making a folder
+        (recorder.Recorder, "publish", 1),  # the checkpoint of the second is there, its folder is not
+        (recorder.Recorder, "publish", 2),  # after the last step
+        (recorder, "link", 6),  # in the middle of making a folder
     ],
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(
@@ -321,7 +327,7 @@ def test_a_damaged_checkpoint_is_passed_over(finished, reviews, encoder, tmp_pat
 def test_a_run_out_of_patience_is_not_trained_on(encoder, tmp_path, monkeypatch):
     task, settings = make_task("mlm", text_row), replace(QUICK, epochs=9, lr=0.0, patience=2)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(trainer.Recorder, "publish", after(2, trainer.Recorder.publish, killed))
+        patch.setattr(recorder.Recorder, "publish", after(2, recorder.Recorder.publish, killed))
         finetune(task, encoder, seed=0, out=tmp_path, settings=settings, progress=False)
     assert len(checkpoints(finetune(task, encoder, seed=0, out=tmp_path, settings=settings, progress=False))) == 3
 
@@ -348,8 +354,10 @@ def test_only_the_bar_is_shown(reviews, encoder, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"languages": ["qab"]}, r"languages: 'qab' is not one of qaa, qba; did you mean 'qba'"),
-        ({"languages": []}, "languages is empty"),
+        ({"languages": ["qab"]}, r"languages: expected one of qaa, qba, got 'qab'; did you mean 'qba'"),
+        ({"languages": []}, "languages: expected different languages, at least one"),
+        ({"languages": ["qaa", "qaa"]}, "languages: expected different languages"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
         ({"seed": 4}, r"holds another run, with \{'seed': 3\} instead of \{'seed': 4\}"),
     ],
 )
@@ -363,35 +371,171 @@ def test_tasks_that_cannot_be_learnt(reviews, encoder, tmp_path):
     def train(task):
         finetune(task, encoder, seed=0, out=tmp_path, settings=QUICK, progress=False)
 
-    with pytest.raises(ValueError, match="metric 'f1' does not fit kind 'sequence': use accuracy"):
+    with pytest.raises(ValueError, match="metric: expected one of accuracy, got 'f1'"):
         train(replace(reviews, spec=replace(reviews.spec, metric="f1")))
-    with pytest.raises(ValueError, match="of kind 'text', which has nothing to learn"):
+    with pytest.raises(
+        ValueError,
+        match="task: expected one of kind sequence, token, mlm, clm, text2text, got task 'parallel' of kind 'text'",
+    ):
         train(replace(reviews, spec=TASKS["parallel"]))
     none = reviews.splits["train"].query("language == 'qaa'")
-    with pytest.raises(ValueError, match="no training examples in qba"):
+    with pytest.raises(ValueError, match=r"task: expected training examples .*, got none in qba"):
         train(replace(reviews, splits=reviews.splits | {"train": none}))
 
 
 def test_a_given_model_must_have_the_classes_of_the_task(reviews, tokenizer, tmp_path):
     config = XLMRobertaConfig(vocab_size=len(tokenizer), num_labels=5, **SHAPE)
     model = XLMRobertaForSequenceClassification(config)
-    with pytest.raises(ValueError, match="has 5 classes, task 'reviews' has 2"):
+    with pytest.raises(
+        ValueError, match="encoder: expected a model with the 2 classes of task 'reviews', got a model with 5"
+    ):
         finetune(reviews, (model, tokenizer), seed=0, out=tmp_path, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda t: XLMRobertaForMaskedLM(tiny_config(t)),
+            "with a head for kind 'sequence', got a XLMRobertaForMaskedLM",
+        ),
+        (lambda t: XLMRobertaModel(tiny_config(t)), "with a head for kind 'sequence', got a XLMRobertaModel; load_enc"),
+        (lambda t: XLMRobertaForSequenceClassification(tiny_config(t, ["no", "yes"])), r"got one with \['no', 'yes'\]"),
+        (lambda t: torch.nn.Linear(2, 2), "of transformers and its tokenizer, got a pair of Linear and "),
+    ],
+)
+def test_a_model_that_cannot_learn_the_task_is_refused(make, message, reviews, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match=f"encoder: expected a model .*{message}"):
+        finetune(reviews, (make(tokenizer), tokenizer), seed=0, out=tmp_path / "run", settings=QUICK, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def tiny_config(tokenizer, labels=("LABEL_0", "LABEL_1")):
+    return XLMRobertaConfig(vocab_size=len(tokenizer), id2label=dict(enumerate(labels)), **SHAPE)
+
+
+def test_labels_that_contradict_the_stored_head_are_refused(finished, encoder, tmp_path):
+    task = make_task("reviews", sequence_row)
+    other = replace(task, spec=TaskSpec("reviews", "sequence", ("bad", "good")))
+    with pytest.raises(ValueError, match=r"labels: expected \['negative', 'positive'\].* got \['bad', 'good'\]"):
+        finetune(other, checkpoints(finished)[-1], seed=0, out=tmp_path / "run", settings=QUICK, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_else_is_left_alone(finished, reviews, encoder, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/plan.txt").write_text("mine")
+    (tmp_path / "free").mkdir()
+    (tmp_path / "free/.hidden").touch()
+    inside = finished / "epoch-9"
+    for out, message in (
+        (tmp_path / "notes", "which holds plan.txt; choose a new folder"),
+        (tmp_path / "notes/plan.txt", "the file"),
+        (inside, "which lies inside of the run"),
+        (encoder, "which holds config.json, model.safetensors, tokenizer.json"),
+    ):
+        with pytest.raises(ValueError, match=f"out: expected a new or an empty folder, got .*{message}"):
+            finetune(reviews, encoder, seed=0, out=out, settings=QUICK, progress=False)
+    assert content(tmp_path / "notes") == {"plan.txt": b"mine"} and not inside.exists()
+    settings = replace(QUICK, epochs=1)
+    assert checkpoints(finetune(reviews, encoder, seed=0, out=tmp_path / "free", settings=settings, progress=False))
+
+
+def test_a_folder_that_is_no_model_is_refused_and_nothing_is_written(reviews, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"which lacks config.json and model.safetensors"):
+        finetune(reviews, tmp_path / "empty", seed=0, out=tmp_path / "run", settings=QUICK, progress=False)
+    with pytest.raises(ValueError, match=r"task: expected one with a split 'train', .* with splits validation"):
+        only = replace(reviews, splits={"validation": reviews.splits["validation"]})
+        finetune(only, tmp_path / "empty", seed=0, out=tmp_path / "run", settings=QUICK, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_checkpoints_of_a_trainer_go_by_their_steps(tmp_path):
+    for name in ("checkpoint-100", "checkpoint-20", "checkpoint-last", "runs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-7").touch()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-20", "checkpoint-100"]
+    with pytest.raises(FileNotFoundError, match=r"folder: .* which has no finetuning.json; load_encoder and influence"):
+        load_finetuned(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"folder: .* which does not exist"):
+        checkpoints(tmp_path / "none")
+
+
+# Own tasks
+
+
+def own_task(spec, row, splits=("train",)):
+    rng = np.random.default_rng(0)
+    frames = {
+        split: pd.DataFrame([{"language": code, **row(rng)} for code in LANGUAGES for _ in range(12)])
+        for split in splits
+    }
+    return Task.from_frames(spec, frames, allow_overlap=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "row"),
+    [
+        (TaskSpec("topic", "sequence", ("travel", "sports", "food")), sequence_row),
+        (TaskSpec("parts", "token", ("even", "odd")), token_row),
+        (TaskSpec("texts", "mlm"), text_row),
+    ],
+)
+def test_own_tasks_are_learnt_with_and_without_a_validation_split(spec, row, encoder, tmp_path):
+    settings = replace(QUICK, epochs=1)
+    for splits in (("train",), ("train", "validation")):
+        task = own_task(spec, row, splits)
+        folder = finetune(task, encoder, seed=0, out=tmp_path / splits[-1], settings=settings, progress=False)
+        assert len(pd.read_csv(folder / "scores.csv")) == len(LANGUAGES) * (len(splits) - 1)
+        model, _ = load_finetuned(folder)
+        assert not spec.labels or list(model.config.id2label.values()) == list(spec.labels)
+
+
+def test_causal_language_models_are_learnt(tokenizer, tmp_path):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=40, pad_token_id=1)
+    model = GPT2LMHeadModel(config)
+    task = own_task(TaskSpec("stories", "clm"), text_row, ("train", "validation"))
+    settings = replace(QUICK, epochs=3)
+    folder = finetune(task, (model, tokenizer), seed=0, out=tmp_path, settings=settings, progress=False)
+    mean = pd.read_csv(folder / "scores.csv").groupby("epoch")["score"].mean()
+    assert mean[3] < mean[1]
+    trained, own = load_finetuned(folder)
+    batches = make_batches(task.examples("validation", "qaa"), own, "clm")
+    scores = pd.read_csv(folder / "scores.csv").set_index(["epoch", "language"])["score"]
+    assert evaluate(trained, batches, metric="perplexity") == pytest.approx(scores[3, "qaa"])
+
+
+def test_a_preset_goes_by_kind_where_a_task_is_no_built_in_one():
+    topic = TaskSpec("topic", "sequence", ("travel", "sports"))
+    assert preset("A", topic) == PRESETS["A"]["sequence"]
+    tags = TaskSpec("nli", "token", ("a", "b"))  # of another kind than the built-in task of its name
+    assert preset("A", tags) == PRESETS["A"]["token"]
+    with pytest.raises(ValueError, match=r"task 'nli' of kind 'token', got 'C'.*; minibabel, A have some"):
+        preset("C", tags)
+    with pytest.raises(ValueError, match=r"of kind 'text', got 'A'.*; give Settings\(…\) of your own"):
+        preset("A", TaskSpec("texts", "text"))
+
+
 def test_loading_what_is_not_there(finished, tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no epoch-1"):
+    with pytest.raises(FileNotFoundError, match=r"folder: expected one with epoch-1, … .*, which holds none"):
         checkpoints(tmp_path)
-    with pytest.raises(ValueError, match=r"epoch=0 does not exist; .* holds epochs 1, 2, 3"):
+    with pytest.raises(ValueError, match=r"epoch: expected one of 1, 2, 3, which .* holds, got 0"):
         load_finetuned(finished, 0)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": "linar"}, "schedule: 'linar' is not one of .*did you mean 'linear'"),
-        ({"precision": "int8"}, "precision: 'int8'"),
-        ({"epochs": 0}, "epochs=0 has to be at least 1"),
+        ({"schedule": "linar"}, "schedule: expected one of .* got 'linar'; did you mean 'linear'"),
+        ({"precision": "int8"}, "precision: .* got 'int8'"),
+        ({"epochs": 0}, "epochs: expected an integer of at least 1, got 0"),
+        ({"max_length": -3}, "max_length: expected an integer of at least 1, got -3"),
+        ({"patience": 0}, "patience: expected None or an integer of at least 1, got 0"),
+        ({"eval_size": -1}, "eval_size: expected an integer of at least 0, got -1"),
+        ({"lr": -1e-3}, "lr: expected a number of at least 0, got -0.001"),
+        ({"weight_decay": float("nan")}, "weight_decay: expected a number of at least 0, got nan"),
     ],
 )
 def test_bad_settings(changes, message):
@@ -421,10 +565,13 @@ def test_presets_are_those_of_the_studies():
     assert numbers("C", "nli") == (3, 32, 5e-5, 0, 128, "linear", 0)
     assert numbers("C-mT5", "nli") == (3, 32, 2e-4, 0, 128, "linear", 0)
     assert numbers("D", "nli")[:3] == (10, 32, 2e-5)
-    assert set(PRESETS["minibabel"]) == {"sequence", "token", "mlm", "text2text"}
-    with pytest.raises(ValueError, match=r"study 'B' has no settings for task 'nli'; it has some for .*mlm"):
+    assert set(PRESETS["minibabel"]) == {"sequence", "token", "mlm", "clm", "text2text"}
+    with pytest.raises(
+        ValueError,
+        match=r"task 'nli' of kind 'sequence', got 'B', which has .* mlm; minibabel, A, C, C-mT5, D have some",
+    ):
         numbers("B", "nli")
-    with pytest.raises(ValueError, match="study: 'E' is not one of"):
+    with pytest.raises(ValueError, match=r"study: expected one of .* got 'E'"):
         numbers("E", "nli")
 
 

@@ -67,7 +67,7 @@ def test_digest_tells_values_apart():
         ({"set": {1}}, r"key\['set'\]"),
         ({"raw": b"x"}, r"key\['raw'\]"),
         ({"f": len}, r"key\['f'\]"),
-        ({"by": {1: "a"}}, r"key\['by'\] has an entry named 1"),
+        ({"by": {1: "a"}}, r"key\['by'\]: expected entries named by strings, got one named 1"),
     ],
 )
 def test_only_plain_values_are_taken_and_the_entry_is_named(value, name):
@@ -110,14 +110,16 @@ def test_partials_and_decorated_functions_belong_to_their_module(stage):
 
 @pytest.mark.parametrize("other", [math, ModuleType("made_up")])
 def test_code_must_be_modules_with_a_source(other):
-    with pytest.raises(TypeError, match="code holds"):
+    with pytest.raises(TypeError, match="code: expected imported modules that have a Python file"):
         code_digests(digest, [other])
 
 
 def test_a_build_without_source_is_refused():
     space = {"__name__": "nowhere"}
     exec("def build(folder): pass", space)
-    with pytest.raises(TypeError, match="source cannot be read"):
+    with pytest.raises(
+        TypeError, match=r"build: expected a function whose source can be read, got .*; define it in a file"
+    ):
         code_digests(space["build"], [])
 
 
@@ -143,7 +145,7 @@ def test_a_lambda_in_the_middle_of_a_script_counts_by_its_lines(tmp_path):
 
 
 SCRIPT = """
-from xsub_utils.identity import code_digests
+from xsub_utils._internal.fingerprint import code_digests
 if __name__ == "__main__":
     print(code_digests(build, []))
 """
@@ -156,10 +158,10 @@ def run(tmp_path, source, *options):
 
 
 def test_imported_packages_count_with_their_modules(stage):
-    counted = code_digests(stage("from xsub_utils import representations\n\ndef build(folder): pass\n").build, [])
+    counted = code_digests(stage("from xsub_utils.similarity import cka\n\ndef build(folder): pass\n").build, [])
     assert counted.keys() == {"user_stage"}, "only this package is followed"
     from xsub_utils.study.nb03_similarity import representations as states
 
     counted = code_digests(states.states, [])
-    assert {"xsub_utils.representations", "xsub_utils.representations.similarity"} <= counted.keys()
+    assert {"xsub_utils.similarity", "xsub_utils.similarity.hidden_states"} <= counted.keys()
     assert {"xsub_utils.data", "xsub_utils.data.minibabel"} <= counted.keys()

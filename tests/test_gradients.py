@@ -8,16 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import transformers
 from test_tracin import (
     MASK,
-    SMALL,
     TAGGER,
-    VOCABULARY,
-    XLMR,
     Affine,
     Unusual,
     assert_equal,
@@ -30,25 +26,21 @@ from test_tracin import (
     random_weight_masks,
 )
 from torch import nn
-from transformers import AutoConfig
 
+from xsub_utils.attribution.options import InfluenceOptions
 from xsub_utils.attribution.projection import Projection
 from xsub_utils.attribution.top_k import top_examples, top_shares
-from xsub_utils.data.schema import TASKS
-from xsub_utils.data.tasks import Task
-from xsub_utils.gradients import factors as parts
+from xsub_utils.gradients import factors
 from xsub_utils.gradients.capture import example_loss
 from xsub_utils.gradients.factors import Outer, Rows, Vector, added, inner, joined
 from xsub_utils.gradients.parameter_groups import chosen_parameters, parameter_group
-from xsub_utils.models.encoders import train_tokenizer
-from xsub_utils.training.finetune import checkpoints, finetune, load_finetuned
-from xsub_utils.training.settings import Settings
+from xsub_utils.gradients.per_example import example_gradients
 
 TOKENS, WIDTH = 9, 6
 FORMS = ("vector", "outer", "rows")
 
 
-def random_part(form, examples=4, positions=5, seed=0):
+def random_gradients(form, examples=4, positions=5, seed=0):
     """Gradients of a matrix (TOKENS, WIDTH), with positions and tokens that no gradient reaches."""
     rng = torch.Generator().manual_seed(seed)
     if form == "vector":
@@ -60,17 +52,19 @@ def random_part(form, examples=4, positions=5, seed=0):
         return Outer(rows.masked_fill(unused, 0), values)
     token = torch.randint(TOKENS, (examples, positions), generator=rng)
     example = torch.arange(examples)[:, None].expand_as(token)
-    return Rows.summed(example.flatten(), token.flatten(), values.masked_fill(unused, 0).flatten(0, 1), examples)
+    return Rows.summed(
+        example.flatten(), token.flatten(), values.masked_fill(unused, 0).flatten(0, 1), examples, TOKENS
+    )
 
 
-def dense(part):
+def dense(gradients):
     """(examples, TOKENS · WIDTH), written out entry by entry."""
-    if isinstance(part, Vector):
-        return part.values
-    if isinstance(part, Outer):
-        return torch.einsum("npt,npw->ntw", part.rows, part.columns).flatten(1)
-    found = part.values.new_zeros(len(part), TOKENS, WIDTH)
-    for example, token, values in zip(part.example, part.token, part.values, strict=True):
+    if isinstance(gradients, Vector):
+        return gradients.values
+    if isinstance(gradients, Outer):
+        return torch.einsum("npt,npw->ntw", gradients.rows, gradients.columns).flatten(1)
+    found = gradients.values.new_zeros(len(gradients), TOKENS, WIDTH)
+    for example, token, values in zip(gradients.example, gradients.token, gradients.values, strict=True):
         found[example, token] += values
     return found.flatten(1)
 
@@ -80,22 +74,22 @@ def dense(part):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_inner_products_norms_and_sums(form):
-    x, y = random_part(form), random_part(form, 3, 7, seed=1)
+    x, y = random_gradients(form), random_gradients(form, 3, 7, seed=1)
     assert_equal(inner(x, y), dense(x) @ dense(y).T, 1e-13)
     assert_equal(x.squared_norms(), dense(x).square().sum(1), 1e-13)
     assert_equal(dense(joined([x, y, x])), torch.cat([dense(x), dense(y), dense(x)]), 0)
-    assert_equal(dense(added([x, random_part(form, 4, 7, seed=1)], TOKENS)),
-                 dense(x) + dense(random_part(form, 4, 7, seed=1)), 1e-13)  # fmt: skip
+    assert_equal(dense(added([x, random_gradients(form, 4, 7, seed=1)])),
+                 dense(x) + dense(random_gradients(form, 4, 7, seed=1)), 1e-13)  # fmt: skip
     assert len(x) == 4 and len(joined([x, y, x])) == 11
 
 
 @pytest.mark.parametrize(("block", "pairs"), [(1, 2**16), (10**9, 3), (6, 2)])
 def test_frequent_and_rare_tokens_are_multiplied_alike(block, pairs, monkeypatch):
-    monkeypatch.setattr(parts, "_BLOCK", block)
-    monkeypatch.setattr(parts, "_PAIRS", pairs)
-    x, y = random_part("rows", 6, 8), random_part("rows", 5, 9, seed=1)
+    monkeypatch.setattr(factors, "_BLOCK", block)
+    monkeypatch.setattr(factors, "_PAIRS", pairs)
+    x, y = random_gradients("rows", 6, 8), random_gradients("rows", 5, 9, seed=1)
     assert_equal(inner(x, y), dense(x) @ dense(y).T, 1e-13)
-    others = Rows(y.example, y.token + TOKENS, y.values, 5)
+    others = Rows(y.example, y.token + TOKENS, y.values, 5, 2 * TOKENS)
     assert_equal(inner(x, others), torch.zeros(6, 5).double())
 
 
@@ -103,39 +97,40 @@ def test_rows_are_sorted_distinct_and_not_zero():
     token = torch.tensor([7, 2, 7, 2, 2, 5])
     example = torch.tensor([0, 0, 0, 1, 1, 2])
     values = torch.tensor([1.0, 2, 3, 4, 5, 0])[:, None].expand(-1, 2)
-    found = Rows.summed(example, token, values, 3)
+    found = Rows.summed(example, token, values, 3, TOKENS)
     assert found.token.tolist() == [2, 2, 7] and found.example.tolist() == [0, 1, 0]
     assert found.values[:, 0].tolist() == [2, 9, 4] and len(found) == 3
 
 
 def test_uses_of_different_kinds_add_up():
     """Tied weights: an embedding, and a linear layer."""
-    rows, outer, vector = (random_part(form) for form in ("rows", "outer", "vector"))
-    assert_equal(dense(added([outer, rows], TOKENS)), dense(outer) + dense(rows), 1e-13)
-    assert_equal(dense(added([outer, vector, outer], TOKENS)), 2 * dense(outer) + dense(vector), 1e-13)
-    assert_equal(dense(rows.as_outer(TOKENS)), dense(rows), 0)
+    rows, outer, vector = (random_gradients(form) for form in ("rows", "outer", "vector"))
+    assert_equal(dense(added([outer, rows])), dense(outer) + dense(rows), 1e-13)
+    assert_equal(dense(added([outer, vector, outer])), 2 * dense(outer) + dense(vector), 1e-13)
+    assert_equal(dense(rows.as_outer()), dense(rows), 0)
 
 
 @pytest.mark.parametrize("form", ["vector", "rows"])
 def test_pooled_and_masked(form):
-    part, rng = random_part(form), torch.Generator().manual_seed(3)
+    gradients, rng = random_gradients(form), torch.Generator().manual_seed(3)
     weights = torch.randn(2, 4, generator=rng, dtype=torch.float64)
-    assert_equal(dense(part.pooled(weights)), weights @ dense(part), 1e-13)
+    assert_equal(dense(gradients.pooled(weights)), weights @ dense(gradients), 1e-13)
     mask = torch.rand(TOKENS, WIDTH, generator=rng) > 0.5
-    assert_equal(dense(part.masked(mask)), dense(part) * mask.flatten(), 0)
+    assert_equal(dense(gradients.masked(mask)), dense(gradients) * mask.flatten(), 0)
 
 
 def test_factors_without_positions_that_do_not_count():
-    part = random_part("outer")
-    most = int((part.rows != 0).any(-1).sum(1).max())
-    part = Outer(
-        torch.cat([torch.zeros(4, 3, TOKENS), part.rows], 1), torch.cat([torch.ones(4, 3, WIDTH), part.columns], 1)
+    gradients = random_gradients("outer")
+    most = int((gradients.rows != 0).any(-1).sum(1).max())
+    gradients = Outer(
+        torch.cat([torch.zeros(4, 3, TOKENS), gradients.rows], 1),
+        torch.cat([torch.ones(4, 3, WIDTH), gradients.columns], 1),
     )
-    found = part.compact()
+    found = gradients.compact()
     assert found.rows.shape == (4, most, TOKENS) and found.columns.shape == (4, most, WIDTH)
-    assert_equal(dense(found), dense(part), 1e-13)
-    assert_equal(part.written_out().values, dense(part), 1e-13)
-    assert_equal(part.written_out(torch.empty(4, TOKENS * WIDTH).double()).values, dense(part), 1e-13)
+    assert_equal(dense(found), dense(gradients), 1e-13)
+    assert_equal(gradients.written_out().values, dense(gradients), 1e-13)
+    assert_equal(gradients.written_out(torch.empty(4, TOKENS * WIDTH).double()).values, dense(gradients), 1e-13)
 
 
 def test_sums_of_half_precision_are_kept_in_float32():
@@ -144,7 +139,7 @@ def test_sums_of_half_precision_are_kept_in_float32():
     assert Vector(ones[..., 0]).squared_norms().item() == pytest.approx(1000, rel=1e-6)
     outer = Outer(ones, ones)
     assert outer.squared_norms().item() == inner(outer, outer).item() == 9e6
-    rows = Rows(torch.zeros(1000, dtype=torch.long), torch.arange(1000), ones[0], 1)
+    rows = Rows(torch.zeros(1000, dtype=torch.long), torch.arange(1000), ones[0], 1, 1000)
     assert rows.squared_norms().item() == inner(rows, rows).item() == 3000
 
 
@@ -168,28 +163,30 @@ def test_bfloat16_is_close():
 
 
 def test_projected_inner_products_are_right_in_the_mean():
-    x, y = random_part("outer"), random_part("outer", 3, 7, seed=1)
-    drawn = torch.stack([inner(*(Projection(3, seed)("w", part) for part in (x, y))) for seed in range(300)])
+    x, y = random_gradients("outer"), random_gradients("outer", 3, 7, seed=1)
+    drawn = torch.stack([inner(*(Projection(3, seed)("w", gradients) for gradients in (x, y))) for seed in range(300)])
     errors = (drawn.mean(0) - inner(x, y)) / (drawn.std(0) / 300**0.5)
     assert errors.abs().max() < 4
-    rows, others = random_part("rows"), random_part("rows", 3, 7, seed=1)
-    drawn = torch.stack([inner(*(Projection(3, seed)("w", part) for part in (rows, others))) for seed in range(300)])
+    rows, others = random_gradients("rows"), random_gradients("rows", 3, 7, seed=1)
+    drawn = torch.stack(
+        [inner(*(Projection(3, seed)("w", gradients) for gradients in (rows, others))) for seed in range(300)]
+    )
     assert ((drawn.mean(0) - inner(rows, others)).abs() <= 4 * drawn.std(0) / 300**0.5).all()
 
 
 def test_projections_depend_on_seed_name_and_side_alone():
-    part = random_part("outer")
-    first = Projection(4, 1)("w", part)
+    gradients = random_gradients("outer")
+    first = Projection(4, 1)("w", gradients)
     torch.manual_seed(5)
-    again = Projection(4, 1)("w", part)
+    again = Projection(4, 1)("w", gradients)
     assert first.rows.shape == (4, 5, 4) and first.columns.shape == (4, 5, 4)
     assert torch.equal(first.rows, again.rows) and torch.equal(first.columns, again.columns)
-    assert not torch.allclose(Projection(4, 2)("w", part).rows, first.rows)
-    assert not torch.allclose(Projection(4, 1)("v", part).rows, first.rows)
-    square = Outer(part.columns, part.columns)
+    assert not torch.allclose(Projection(4, 2)("w", gradients).rows, first.rows)
+    assert not torch.allclose(Projection(4, 1)("v", gradients).rows, first.rows)
+    square = Outer(gradients.columns, gradients.columns)
     assert not torch.allclose(*vars(Projection(4, 1)("w", square)).values())
-    assert Projection(4)("w", vector := random_part("vector")).values is vector.values
-    assert Projection(WIDTH)("w", part).columns is part.columns
+    assert Projection(4)("w", vector := random_gradients("vector")).values is vector.values
+    assert Projection(WIDTH)("w", gradients).columns is gradients.columns
 
 
 @functools.cache
@@ -240,20 +237,21 @@ def test_scores_of_groups_are_those_of_their_mean_gradients(normalize):
         rows, others = gradients(model, test, MASK), gradients(model, train, MASK)
         rows, others = (nn.functional.normalize(side) if normalize else side for side in (rows, others))
         right += torch.stack([rows[[0, 2, 4, 6]].mean(0), rows[[1, 5]].mean(0), rows[3]]) @ others.T
-    found = quiet_influence(models, train, test, MASK, normalize=normalize, test_groups=labels)
+    found = quiet_influence(models, train, test, gates=MASK, normalize=normalize, test_groups=labels)
     assert_equal(found.scores, right)
     assert_equal(
-        quiet_influence(models, train, test, MASK, normalize=normalize, test_groups=labels, projection=60).scores, right
+        quiet_influence(models, train, test, gates=MASK, normalize=normalize, test_groups=labels, projection=60).scores,
+        right,
     )
 
 
 def test_little_memory_means_several_turns_with_the_same_scores(tmp_path):
     model, train, test = new_model(*TAGGER), make_batches(TAGGER[1]), make_batches(TAGGER[1], (3, 2), seed=2)
     whole = quiet_influence([model], train, test, out=tmp_path / "whole").scores
-    with pytest.raises(ValueError, match=r"give at least .* bytes") as error:
+    with pytest.raises(ValueError, match=r"memory: expected at least .* bytes") as error:
         quiet_influence([model], train, test, memory=1.0)
     least = float(re.search("at least (.*) bytes", str(error.value))[1])
-    with pytest.raises(ValueError, match="memory="):
+    with pytest.raises(ValueError, match="memory: expected"):
         quiet_influence([model], train, test, memory=0.9 * least)
     turns = {}
     for factor in (1.02, 1.3):
@@ -271,7 +269,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from xsub_utils.tracin import influence
+from xsub_utils.attribution.options import InfluenceOptions
+from xsub_utils.attribution.tracin import influence
 
 
 class Wide(nn.Sequential):
@@ -290,7 +289,7 @@ train, test = ([{"x": torch.randn(n, 16, 400), "labels": torch.arange(n)}] for n
 influence([model], train, [{name: values[:8] for name, values in test[0].items()}], progress=False)
 for memory in (1e8, 4e9):
     before = peak()
-    influence([model], train, test, memory=memory, progress=False)
+    influence([model], train, test, options=InfluenceOptions(memory=memory), progress=False)
     print(peak() - before)
 """
 
@@ -426,9 +425,9 @@ def test_shares_of_the_whole_sum_to_one():
 
 @pytest.mark.parametrize("count", [0, 6, -1])
 def test_wrong_shares_are_explained(count):
-    with pytest.raises(ValueError, match=f"count={count}: between 1 and the 5 training examples"):
+    with pytest.raises(ValueError, match=f"count: expected between 1 and the 5 training examples, got {count}$"):
         top_shares(SCORES, list("abcde"), count=count)
-    with pytest.raises(ValueError, match="origins: 4 labels for 5 training examples"):
+    with pytest.raises(ValueError, match=r"origins: expected one label for each of 5 training examples, got 4$"):
         top_shares(SCORES, list("abcd"), count=2)
 
 
@@ -476,7 +475,7 @@ def test_a_loss_without_a_name_of_its_own_keeps_nothing(tmp_path):
         return 2 * example_loss(logits, labels)
 
     for loss in (double, lambda *sides: example_loss(*sides)):
-        with pytest.raises(ValueError, match="a function of a module"):
+        with pytest.raises(ValueError, match=r"out: expected a loss that is a function of a module, got .*<"):
             quiet_influence([Affine()], points((4,)), points((2,)), loss=loss, out=tmp_path)
 
 
@@ -541,34 +540,44 @@ def test_each_checkpoint_has_the_forms_and_the_room_that_its_own_gradients_need(
 def test_nothing_is_taken_from_other_gates(tmp_path):
     model, data = new_model(), make_batches()
     found = [
-        quiet_influence([model], data, data, gates, out=tmp_path).scores for gates in (None, MASK, MASK / 2, ~MASK)
+        quiet_influence([model], data, data, gates=gates, out=tmp_path).scores
+        for gates in (None, MASK, MASK / 2, ~MASK)
     ]
-    right = [quiet_influence([model], data, data, gates).scores for gates in (None, MASK, MASK / 2, ~MASK)]
+    right = [quiet_influence([model], data, data, gates=gates).scores for gates in (None, MASK, MASK / 2, ~MASK)]
     assert all(map(torch.equal, found, right))
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_checkpoints_are_loaded_from_folders(tmp_path):
-    words, rng = ["ani", "beku", "cadi", "dofe", "gilu"], np.random.default_rng(0)
-    rows = [{"id": f"{i}", "language": "qaa", "text": " ".join(rng.choice(words, 3)), "label": i % 2} for i in range(8)]
-    task = Task(
-        TASKS["reviews"], ("qaa",), {split: pd.DataFrame(rows) for split in ("train", "validation")}, "local", "test"
-    )
-    tokenizer = train_tokenizer([" ".join(words)] * 3, vocab_size=VOCABULARY, max_length=20)
-    encoder = transformers.XLMRobertaForMaskedLM(AutoConfig.for_model(XLMR[0], **SMALL | {"num_labels": 2}))
-    encoder.save_pretrained(tmp_path / "encoder")
-    tokenizer.save_pretrained(tmp_path / "encoder")
-    settings = Settings(epochs=2, batch_size=4, lr=0.01)
-    finetune(task, tmp_path / "encoder", seed=0, out=tmp_path / "run", settings=settings, progress=False)
-    folders = checkpoints(tmp_path / "run")
-    assert len(folders) == 2
-    data = [batch | {"labels": batch["labels"] % 2} for batch in make_batches()]
-    models = [load_finetuned(tmp_path / "run", epoch)[0] for epoch in (1, 2)]
-    right = quiet_influence(models, data, data, MASK).by_checkpoint
-    assert torch.equal(quiet_influence(folders, data, data, MASK).by_checkpoint, right)
-    assert torch.equal(quiet_influence([str(folders[1])], data, data, MASK).by_checkpoint, right[1:])
-    assert not torch.equal(right[0], right[1])
-    with pytest.raises(ValueError, match="is no folder epoch-1, … of finetune"):
-        quiet_influence([tmp_path / "run"], data, data)
-    with pytest.raises(ValueError, match="epoch=3 does not exist"):
-        quiet_influence([tmp_path / "run" / "epoch-3"], data, data)
+# The door to gradients of single examples
+
+
+@pytest.mark.parametrize("gates", [None, MASK])
+def test_gradients_of_examples_are_handed_over_batch_by_batch(gates):
+    model, data, arrived = new_model(*TAGGER), make_batches(TAGGER[1]), {}
+    names = [name for name, _ in model.named_parameters() if "word" in name or "classifier" in name or "dense" in name]
+
+    def receive(name, gradients_of_batch):
+        arrived.setdefault(name, []).append(gradients_of_batch.written_out().values)
+
+    wanted = names if gates is None else [name for name in names if "attention" not in name]  # which lose columns
+    assert example_gradients(model, data, receive, parameters=wanted, gates=gates) == 7
+    assert sorted(arrived) == sorted(wanted)
+    found = torch.cat([torch.cat(arrived[name]) for name in wanted], 1)
+    assert_equal(found, gradients(model, data, gates, names=wanted))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parameters": []}, r"parameters: expected at least one group or name, got \[\]; None stands for all"),
+        ({"dtype": torch.int64}, r"dtype: expected a type of real numbers, such as torch.bfloat16, got torch.int64"),
+        ({"projection": 0}, "projection: expected at least 1 entry a side, such as 64, or None, got 0"),
+        ({"projection": 8, "rescore": -1}, "rescore: expected at least 0, got -1"),
+        ({"rescore": 3}, "rescore: expected 0 without a projection, got 3; give projection too"),
+        ({"memory": 0.0}, r"memory: expected a positive number of bytes, got 0\.0"),
+        ({"part": "encodr"}, "part: expected one of encoder, decoder, cross, got 'encodr'; did you mean 'encoder'"),
+    ],
+)
+def test_wrong_options_are_explained(options, message):
+    with pytest.raises(ValueError, match=message):
+        InfluenceOptions(**options)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -13,6 +14,7 @@ from transformers import (
     DebertaV2Config,
     ElectraConfig,
     GPT2Config,
+    LlamaConfig,
     MBartConfig,
     MBartForConditionalGeneration,
     ModernBertConfig,
@@ -20,6 +22,7 @@ from transformers import (
     MT5ForConditionalGeneration,
     MT5ForSequenceClassification,
     MT5ForTokenClassification,
+    Qwen3Config,
     RobertaConfig,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
@@ -209,7 +212,7 @@ def test_leaves_the_model_as_it_was_when_interrupted(measure):
 
     model = make_model().train()
     with pytest.raises(KeyboardInterrupt):
-        measure(model, interrupted(), MASK)
+        measure(model, interrupted(), gates=MASK)
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
     assert model.config._attn_implementation == "sdpa"
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -227,10 +230,10 @@ def test_half_precision_models_have_float32_gates():
     ("arguments", "message"),
     [
         ({"per": "exampel"}, "did you mean 'example'"),
-        ({"norm": "layers"}, "norm: 'layers' is not one of layer"),
-        ({"batches": []}, "no batch"),
+        ({"norm": "layers"}, "norm: expected one of layer, got 'layers'"),
+        ({"batches": []}, "batches: expected at least one batch"),
         ({"batches": [{"input_ids": torch.ones(1, 3).long()}]}, "labels"),
-        ({"gates": torch.ones(3, 2)}, r"takes \(2, 3\)"),
+        ({"gates": torch.ones(3, 2)}, r"gates: expected .*\(2, 3\)"),
     ],
 )
 def test_bad_input(arguments, message):
@@ -241,7 +244,7 @@ def test_bad_input(arguments, message):
 def test_a_broken_model_is_named():
     model = make_model()
     nn.init.constant_(model.classifier.out_proj.weight.data, torch.nan)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="model: expected finite gradients"):
         head_importance(model, make_batches())
 
 
@@ -297,7 +300,7 @@ def test_gates_change_the_entropy_of_the_layers_above_only():
 
 
 def test_entropy_needs_a_batch():
-    with pytest.raises(ValueError, match="no batch"):
+    with pytest.raises(ValueError, match="batches: expected at least one batch"):
         attention_entropy(make_model(), [])
 
 
@@ -464,9 +467,74 @@ def test_inputs_of_a_decoder_can_be_given():
     assert not torch.allclose(head_importance(model, [other]), head_importance(model, [batch]))
 
 
+DECODERS = [
+    LlamaConfig(**SHAPE, num_key_value_heads=1),
+    Qwen3Config(**SHAPE, num_key_value_heads=1, head_dim=8),
+    GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=24,
+        n_layer=LAYERS,
+        n_head=HEADS,
+        n_positions=32,
+        initializer_range=0.4,
+        pad_token_id=PAD,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
+]
+
+
+def make_decoder(config):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).double().eval()
+    (batch,) = make_batches(sizes=(6,))
+    return model, {**batch, "labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
+
+
+@pytest.mark.parametrize("config", DECODERS, ids=lambda config: config.model_type)
+def test_importance_in_decoder_only_models_is_that_of_the_loss_of_the_next_token(config):
+    model, batch = make_decoder(config)
+    slopes = []
+    for example in one_by_one([batch]):
+        ids = example["input_ids"][:, : int(example["attention_mask"].sum())]
+        gates = torch.ones(LAYERS, HEADS, dtype=torch.float64, requires_grad=True)
+        with head_gates(model, gates):
+            (slope,) = torch.autograd.grad(model(input_ids=ids, labels=ids).loss, gates)
+        slopes.append(slope.abs())
+    expected = torch.stack(slopes).mean(0)
+    torch.testing.assert_close(head_importance(model, [batch], norm=None), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("config", DECODERS, ids=lambda config: config.model_type)
+def test_entropy_of_decoder_only_models_is_of_the_tokens_before(config):
+    model, batch = make_decoder(config)
+    model.set_attn_implementation("eager")
+    total, tokens = torch.zeros(LAYERS, HEADS, dtype=torch.float64), 0
+    for example in one_by_one([batch]):
+        length = int(example["attention_mask"].sum())
+        with torch.no_grad():
+            attentions = model(input_ids=example["input_ids"][:, :length], output_attentions=True).attentions
+        for layer, attention in enumerate(attentions):
+            for position in range(length):
+                seen = attention[0, :, position, : position + 1]  # it sees itself and what stands before it
+                torch.testing.assert_close(seen.sum(-1), torch.ones(HEADS, dtype=torch.float64))
+                total[layer] += torch.special.entr(seen).sum(-1)
+        tokens += length
+    model.set_attn_implementation("sdpa")
+    torch.testing.assert_close(attention_entropy(model, [batch]), total / tokens, rtol=1e-6, atol=1e-9)
+
+
+def test_entropy_of_a_model_that_hides_its_attention():
+    model, batches = make_model(), make_batches()
+    run = model.forward
+    model.forward = lambda **inputs: run(**{**inputs, "output_attentions": False})
+    with pytest.raises(ValueError, match="model: expected one that hands out its attention, got XLMRobertaFor"):
+        attention_entropy(model, batches)
+
+
 @pytest.mark.parametrize("measure", [head_importance, attention_entropy])
 def test_parts_that_a_model_does_not_have(measure):
-    with pytest.raises(ValueError, match="xlm-roberta models have encoder, not 'cross'"):
+    with pytest.raises(ValueError, match=r"part: expected one of .*, got 'cross'"):
         measure(make_model(), make_batches(), part="cross")
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from xsub_utils.data.columns import RawRows, common_columns
 from xsub_utils.data.hub import HUB, hub_rows
 from xsub_utils.data.local import local_files, local_rows
-from xsub_utils.data.schema import TASKS, RawRows, common_columns
+from xsub_utils.data.schema import TASKS
 from xsub_utils.data.tasks import load_task
 
 PUD = Path(os.environ.get("XSUB_UD", Path(__file__).parents[1] / "../shared/data/ud-pud"))
@@ -251,7 +252,7 @@ def hub(monkeypatch):
 
 @pytest.mark.parametrize("task", EXPECTED)
 def test_hub_columns_become_ours(hub, task):
-    rows = common_columns(hub_rows(task, ["de"]), TASKS[task])
+    rows = common_columns(hub_rows(TASKS[task], ["de"]), TASKS[task])
     parts = ["train"] if task == "mlm" else ["train", "validation", "test"]
     assert rows["part"].unique().tolist() == parts
     first = rows.iloc[0].drop(["language", "part"]).to_dict()
@@ -280,11 +281,11 @@ def test_rows_of_a_task_load_again(tmp_path):
 
 
 def test_the_hub_is_asked_for_configuration_and_revision(hub):
-    list(hub_rows("nli", ["de", "fr"], revision="abc"))
-    list(hub_rows("upos", ["de"]))
-    list(hub_rows("upos", ["de"], config="{language}_gsd"))
-    list(hub_rows("upos", ["de"], config={"de": "de_hdt"}))
-    list(hub_rows("mlm", ["de"]))
+    list(hub_rows(TASKS["nli"], ["de", "fr"], revision="abc"))
+    list(hub_rows(TASKS["upos"], ["de"]))
+    list(hub_rows(TASKS["upos"], ["de"], config="{language}_gsd"))
+    list(hub_rows(TASKS["upos"], ["de"], config={"de": "de_hdt"}))
+    list(hub_rows(TASKS["mlm"], ["de"]))
     names = [(options.get("name"), options.get("data_dir"), options["revision"]) for _, _, options in hub]
     assert names == [
         ("de", None, "abc"),
@@ -295,12 +296,12 @@ def test_the_hub_is_asked_for_configuration_and_revision(hub):
         ("20231101.de", None, None),
     ]
     assert [streaming for _, streaming, _ in hub] == [False] * 5 + [True]
-    with pytest.raises(ValueError, match="no configuration for language 'fr'"):
-        list(hub_rows("upos", ["fr"], config={"de": "de_hdt"}))
+    with pytest.raises(ValueError, match="config: expected a configuration for language 'fr', got those of de"):
+        list(hub_rows(TASKS["upos"], ["fr"], config={"de": "de_hdt"}))
 
 
 def test_documents_are_fetched_up_to_the_budget(hub):
-    (raw,) = hub_rows("mlm", ["de"], budget=1)
+    (raw,) = hub_rows(TASKS["mlm"], ["de"], budget=1)
     assert raw.table["text"].tolist() == ["a"]
 
 
@@ -315,7 +316,11 @@ def test_a_task_comes_from_the_hub_with_the_options_of_reading_and_of_checking(h
 @pytest.mark.parametrize(
     ("error", "raised", "said"),
     [
-        (ValueError("BuilderConfig 'xx' not found."), ValueError, "language 'xx': .*facebook/xnli"),
+        (
+            ValueError("BuilderConfig 'xx' not found."),
+            ValueError,
+            "languages: expected configurations of the hub's facebook/xnli, got 'xx'",
+        ),
         (ConnectionError("offline"), ConnectionError, "source='local'"),
         (FileNotFoundError("no such data set"), ConnectionError, "source='local'"),
     ],
@@ -326,14 +331,14 @@ def test_the_hub_s_errors_name_language_and_remedy(monkeypatch, error, raised, s
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(raised, match=said):
-        list(hub_rows("nli", ["xx"]))
+        list(hub_rows(TASKS["nli"], ["xx"]))
 
 
 @pytest.mark.network
 @pytest.mark.parametrize("task", HUB)
 def test_the_real_hub(task):
     """Run with `HF_HUB_OFFLINE=0 pytest -m network`."""
-    rows = common_columns(hub_rows(task, ["de"], budget=20), TASKS[task], budget=20, drop_invalid=True)
+    rows = common_columns(hub_rows(TASKS[task], ["de"], budget=20), TASKS[task], budget=20, drop_invalid=True)
     assert len(rows) >= 20
     if TASKS[task].labels:
         labels = rows[TASKS[task].columns[-1]].explode()
@@ -391,52 +396,84 @@ def test_chinese_is_cut_without_spaces():
 @pytest.mark.parametrize(
     ("task", "files", "said"),
     [
-        ("nli", {"de_jsonl": lines(PAIRS) + "{oops\n"}, r"de\.jsonl, line 5: not JSON"),
-        ("nli", {"de_jsonl": "[1]\n"}, r"line 1: a list instead of an object"),
-        ("nli", {"de_jsonl": '{"premise": "a"}\n'}, r"no column 'text_pair' or 'hypothesis'.*columns="),
-        ("nli", {"de_jsonl": lines([*PAIRS, PAIRS[0] | {"label": 3}])}, r"line 5: label 3 is not one of"),
+        ("nli", {"de_jsonl": lines(PAIRS) + "{oops\n"}, r"de\.jsonl, line 5: expected a JSON object, got no JSON"),
+        ("nli", {"de_jsonl": "[1]\n"}, r"line 1: expected a JSON object, got a list"),
+        (
+            "nli",
+            {"de_jsonl": '{"premise": "a"}\n'},
+            r"expected a column 'text_pair' or 'hypothesis'.*got columns premise; .*columns=",
+        ),
+        (
+            "nli",
+            {"de_jsonl": lines([*PAIRS, PAIRS[0] | {"label": 3}])},
+            r"line 5, label: expected one of entailment, neutral, contradiction, got '3'; correct",
+        ),
         (
             "nli",
             {"de_jsonl": "\n" + lines([PAIRS[0] | {"label": -1}])},
-            r"line 2: label -1, which marks a miss",
+            r"line 2, label: .*got '-1', which marks a miss",
         ),
         (
             "nli",
             {"de_jsonl": lines([PAIRS[0] | {"premise": " "}])},
-            r"line 1: ' ' stands where a text should",
+            r"line 1, text: expected a text that is not empty, got ' '",
         ),
-        ("nli", {"de_jsonl": lines([PAIRS[0] | {"label": None}])}, r"line 1: label None is not one of"),
-        ("nli", {"de_jsonl": lines([{"id": 1} | PAIRS[0]] * 2)}, r"line 2: the id '1' stands twice"),
-        ("nli", {"de_jsonl": ""}, r"de\.jsonl: holds no rows"),
-        ("nli", {"de_parquet": "PAR1"}, r"de\.parquet: not Parquet"),
-        ("reviews", {"de_csv": "text,label\na,1\nb\n"}, r"de\.csv, line 3: 1 fields where the header has 2"),
-        ("reviews", {"de_csv": "text,label\na,1,2\n"}, r"de\.csv, line 2: 3 fields where"),
+        ("nli", {"de_jsonl": lines([PAIRS[0] | {"label": None}])}, r"line 1, label: .*got 'None'"),
+        (
+            "nli",
+            {"de_jsonl": lines([{"id": 1} | PAIRS[0]] * 2)},
+            r"line 2, id: expected different ids in language 'de', got '1' twice",
+        ),
+        ("nli", {"de_jsonl": ""}, r"de\.jsonl: expected rows, got none"),
+        ("nli", {"de_parquet": "PAR1"}, r"de\.parquet: expected Parquet"),
+        (
+            "reviews",
+            {"de_csv": "text,label\na,1\nb\n"},
+            r"de\.csv, line 3: expected the 2 fields of the header, got 1 fields",
+        ),
+        (
+            "reviews",
+            {"de_csv": "text,label\na,1,2\n"},
+            r"de\.csv, line 2: expected the 2 fields of the header, got 3 fields",
+        ),
         ("reviews", {"de_csv": 'text,label\n"a"b,1\n'}, r"de\.csv, line 2: .*expected"),
-        ("reviews", {"de_csv": 'text,label\n"a\nb",1\n\n"a,1\nb,0\n'}, r"de\.csv, line 5: unexpected end"),
-        ("reviews", {"de_csv": 'text,label\n"a\nb",1\nc,9\n'}, r"de\.csv, line 4: label 9 is not one of"),
+        ("reviews", {"de_csv": 'text,label\n"a\nb",1\n\n"a,1\nb,0\n'}, r"de\.csv, line 5: .*unexpected end"),
+        (
+            "reviews",
+            {"de_csv": 'text,label\n"a\nb",1\nc,9\n'},
+            r"de\.csv, line 4, label: expected one of negative, positive, got '9'",
+        ),
         (
             "ner",
             {"de_jsonl": lines([{"tokens": ["a"], "labels": ["O", "O"]}])},
-            r"line 1: 1 tokens but 2 labels",
+            r"line 1, labels: expected a label for each of 1 tokens, got 2 labels",
         ),
         (
             "ner",
             {"de_jsonl": lines([{"tokens": ["a"], "labels": ["B-MISC"]}])},
-            r"label B-MISC is not one of",
+            r"line 1, labels: expected one of O, B-PER, .*got 'B-MISC'",
         ),
         (
             "ner",
             {"de_jsonl": lines([{"tokens": ["a", ""], "labels": ["O", "O"]}])},
-            r"'' stands where a text",
+            r"line 1, tokens: .*got ''",
         ),
-        ("ner", {"de_jsonl": lines([{"tokens": [], "labels": []}])}, r"tokens or labels are missing"),
-        ("upos", {"de_conllu": FRENCH.replace("oui\tINTJ", "oui INTJ")}, r"line 15: not CoNLL-U.*ten fields"),
-        ("upos", {"de_conllu": FRENCH.replace("\n5\t.", "\nx\t.")}, r"line 11: not CoNLL-U"),
-        ("upos", {"de_conllu": FRENCH.replace("INTJ", "_")}, r"line 13: label _ is not one of ADJ"),
-        ("mlm", {"de_conllu": FRENCH.replace("# text = Oui\n", "")}, r"None stands where a text should"),
-        ("nli", {"fr_jsonl": lines(PAIRS)}, r"language 'de': not found in .*fr\.jsonl.*de/train\.jsonl"),
-        ("nli", {"x_jsonl": lines([p | {"lang": "fr"} for p in PAIRS])}, r"language 'de': .*which has fr\."),
-        ("nli", {"README_md": "x"}, r"no file ends in \.jsonl"),
+        (
+            "ner",
+            {"de_jsonl": lines([{"tokens": [], "labels": []}])},
+            r"line 1, tokens: expected a list that is not empty",
+        ),
+        ("upos", {"de_conllu": FRENCH.replace("oui\tINTJ", "oui INTJ")}, r"line 15: expected CoNLL-U: ten fields"),
+        ("upos", {"de_conllu": FRENCH.replace("\n5\t.", "\nx\t.")}, r"line 11: expected CoNLL-U"),
+        ("upos", {"de_conllu": FRENCH.replace("INTJ", "_")}, r"line 13, labels: expected one of ADJ.*got '_'"),
+        ("mlm", {"de_conllu": FRENCH.replace("# text = Oui\n", "")}, r"text: expected a text.*got None"),
+        (
+            "nli",
+            {"fr_jsonl": lines(PAIRS)},
+            r"languages: expected languages of .*fr\.jsonl, got 'de'; .*de/train\.jsonl",
+        ),
+        ("nli", {"x_jsonl": lines([p | {"lang": "fr"} for p in PAIRS])}, r"which has fr, got 'de'"),
+        ("nli", {"README_md": "x"}, r"path: expected files that end in \.jsonl"),
     ],
 )
 def test_bad_input_is_named_with_file_line_and_remedy(tmp_path, task, files, said):
@@ -446,7 +483,7 @@ def test_bad_input_is_named_with_file_line_and_remedy(tmp_path, task, files, sai
 
 def test_bytes_that_are_not_utf8_are_found(tmp_path):
     (tmp_path / "de.csv").write_bytes("text,label\ngut,1\nschön,1\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"de\.csv, line 3: not UTF-8 \(byte 0xf6\)"):
+    with pytest.raises(ValueError, match=r"de\.csv, line 3: expected UTF-8, got byte 0xf6"):
         load(tmp_path, "reviews")
 
 
@@ -457,6 +494,6 @@ def test_a_missing_path_is_named(tmp_path):
 
 def test_invalid_rows_can_be_left_out(tmp_path):
     bad = [PAIRS[0] | {"label": -1}, PAIRS[1] | {"premise": ""}]
-    with pytest.warns(UserWarning, match=r"2 invalid rows are left out, the first: .*line 5: label -1"):
+    with pytest.warns(UserWarning, match=r"2 invalid rows are left out, the first: .*line 5, label: .*-1"):
         rows = load(write(tmp_path, de_jsonl=lines(PAIRS + bad)), drop_invalid=True)
     assert len(rows) == 4

@@ -35,7 +35,7 @@ def overlap(a, b):
 
 
 CONTROLS = {
-    "random": random_mask,
+    "random": lambda mask, seed: random_mask(mask, seed=seed),
     "random per layer": lambda mask, seed: random_mask(mask, seed=seed, per_layer=True),
     "all": lambda mask, seed: shuffle_mask(mask, over="all", seed=seed),
     "layers": lambda mask, seed: shuffle_mask(mask, over="layers", seed=seed),
@@ -118,13 +118,13 @@ def test_shuffles_by_hand():
 
 
 def test_unknown_shuffle():
-    with pytest.raises(ValueError, match="over: must be one of all, layers, within, got 'heads'"):
+    with pytest.raises(ValueError, match="over: expected one of all, layers, within, got 'heads'"):
         shuffle_mask(make_mask(), over="heads")
 
 
 @each_control
 def test_negative_seed(control):
-    with pytest.raises(ValueError, match="seed: must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="seed: expected at least 0, got -1"):
         control(make_mask(), -1)
 
 
@@ -158,9 +158,9 @@ def test_set_operations_match_sets():
 
 @pytest.mark.parametrize("merge", [union, intersection, majority])
 def test_nothing_to_merge(merge):
-    with pytest.raises(ValueError, match="masks: there are none"):
+    with pytest.raises(ValueError, match="masks: expected at least one, all of one shape, got none"):
         merge([])
-    with pytest.raises(ValueError, match=r"masks: their shapes differ: \[\(2, 3\), \(4, 6\)\]"):
+    with pytest.raises(ValueError, match=r"masks: expected .* got shapes \[\(2, 3\), \(4, 6\)\]"):
         merge([make_mask(), make_mask(layers=2, heads=3)])
 
 
@@ -222,7 +222,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
 
 def test_only_boolean_masks_are_saved(tmp_path):
     without_type_checks = inspect.unwrap(save_masks)
-    with pytest.raises(TypeError, match=r"masks: 'soft' is of torch\.float32; torch\.bool would be right"):
+    with pytest.raises(TypeError, match=r"masks: expected tensors of torch\.bool, got 'soft' of torch\.float32"):
         without_type_checks(tmp_path / "masks.npz", {"soft": torch.rand(2, 3)}, META)
     assert os.listdir(tmp_path) == []
 
@@ -263,7 +263,7 @@ def test_damage_never_passes(tmp_path):
         try:
             found, meta = load_masks(path)
         except ValueError as error:
-            assert f"path: {path} is damaged or holds no masks" in str(error)
+            assert f"{path}, which is damaged or holds something else" in str(error)
             refused += 1
         else:
             assert meta == META
@@ -302,5 +302,8 @@ def npy(array, **options):
 def test_other_files_are_refused(tmp_path, data):
     path = tmp_path / "masks.npz"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"masks\.npz is damaged or holds no masks .* save them again"):
+    with pytest.raises(
+        ValueError,
+        match=r"path: expected .*masks\.npz, which is damaged .* save them again",
+    ):
         load_masks(path)

@@ -79,9 +79,9 @@ def test_cognate_rate_is_what_it_says():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"order": "OVS"}, "use one of SVO, SOV, VSO"),
-        ({"script": "Runr"}, "use one of Latn"),
-        ({"cognates": 1.2}, "give a share from 0 to 1"),
+        ({"order": "OVS"}, "expected one of SVO, SOV, VSO"),
+        ({"script": "Runr"}, "expected one of Latn"),
+        ({"cognates": 1.2}, "expected a share from 0 to 1"),
         ({"negation": "never"}, "before, after, final"),
         ({"loans": (("qaa", 2.0),)}, "loans from qaa"),
     ],
@@ -103,5 +103,5 @@ def test_circles_and_doubles_are_refused():
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="qzz"):
         distances("tree", ["qaa", "qzz"])
-    with pytest.raises(ValueError, match="use one of tree"):
+    with pytest.raises(ValueError, match="kind: expected one of tree"):
         distances("phonetic")

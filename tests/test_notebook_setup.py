@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from xsub_utils._internal.notebook_setup import setup, versions
+from xsub_utils._internal.notebook_setup import setup
 
 
 @pytest.fixture
@@ -30,10 +30,3 @@ def test_libraries_are_quiet_unless_told_otherwise(process):
     setup()
     assert process["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
     assert process["TRANSFORMERS_VERBOSITY"] == "info"
-
-
-def test_versions_name_python_the_package_and_its_dependencies():
-    table = versions().set_index("package")["version"]
-    assert list(table.index[:2]) == ["python", "xsub-utils"]
-    assert table["torch"] == torch.__version__
-    assert "pytest" not in table.index

@@ -6,8 +6,9 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from xsub_utils._internal import notebooks
-from xsub_utils._internal.notebooks import SETUP, badge, execute, link, main, normalise, relink, run, source_sha, stale
+from xsub_utils._internal import notebook_files
+from xsub_utils._internal.notebook_files import SETUP, badge, link, normalise, relink, source_sha, stale
+from xsub_utils._internal.notebooks import execute, main, run
 
 ADDRESS = "https://github.com/someone/a-fork"
 
@@ -78,9 +79,9 @@ def test_edited_notebooks_are_stale_until_they_are_run(path):
 
 
 def test_links_follow_the_address_and_leave_notebooks_fresh(path, monkeypatch):
-    edit(path, 2, SETUP.format(address=notebooks.repository()))
+    edit(path, 2, SETUP.format(address=notebook_files.repository()))
     write(normalise(read(path)), path)
-    monkeypatch.setattr(notebooks, "repository", lambda: ADDRESS)
+    monkeypatch.setattr(notebook_files, "repository", lambda: ADDRESS)
     assert link([path]) == [path] and link([path]) == [] and not stale([path])
     title, _, setup, _ = read(path).cells
     assert title.source.endswith(f"/github/someone/a-fork/blob/main/notebooks/{path.name})")
@@ -89,7 +90,7 @@ def test_links_follow_the_address_and_leave_notebooks_fresh(path, monkeypatch):
 
 @pytest.mark.parametrize("address", ["https://example.org/someone/a-fork", "https://github.com/someone", "someone/a"])
 def test_only_github_addresses_can_be_linked(address):
-    with pytest.raises(ValueError, match=f"address is '{address}'; it should read https://github.com/OWNER/NAME"):
+    with pytest.raises(ValueError, match=f"address: expected https://github.com/OWNER/NAME, got '{address}'"):
         relink("", address)
 
 
@@ -105,14 +106,14 @@ def test_executed_with_parameters_of_a_file_and_the_command_line(path, tmp_path)
 
 
 def test_parameters_must_be_known(path, tmp_path):
-    with pytest.raises(ValueError, match=r"parameter of .*: 'sed' is not one of seed; did you mean 'seed'\?"):
+    with pytest.raises(ValueError, match=r"parameter of .*: expected one of seed, got 'sed'; did you mean 'seed'\?"):
         execute(path, tmp_path / "out.ipynb", {"sed": 1})
     assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_assignments_need_an_equals_sign(path, tmp_path):
     assert main(["execute", str(path), str(tmp_path / "out.ipynb"), "--set", "seed"]) == (
-        "--set: 'seed' should read name=value"
+        "--set: expected name=value, got 'seed'"
     )
 
 

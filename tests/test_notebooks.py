@@ -8,7 +8,7 @@ import nbformat
 import papermill
 import pytest
 
-from xsub_utils._internal.notebooks import SETUP, badge, committed, normalise, repository, source_sha
+from xsub_utils._internal.notebook_files import SETUP, badge, committed, normalise, repository, source_sha
 
 NOTEBOOKS = committed()
 

@@ -1,9 +1,25 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from xsub_utils._internal import paths
 
+SCRIPT = """
+import torch
+
+import xsub_utils as xs
+from xsub_utils._internal.store import get_or_build
+
+task = xs.load_task("nli", ["qaa"], sizes={"train": 4, "importance": 4, "validation": 4, "test": 4})
+model, tokenizer = xs.load_encoder("minibabel-base", "sequence", labels=task.labels)
+splits = (task.examples(split, "qaa") for split in ("importance", "validation"))
+importance, validation = (xs.make_batches(examples, tokenizer, task.kind) for examples in splits)
+print(xs.find_subnetwork(model, importance, validation, metric=task.metric, sparsity=0.5).mask.shape)
+get_or_build("number", {}, lambda folder: (folder / "one.txt").write_text("1"))
+"""
 OURS = f'[project]\nname = "{paths.PROJECT}"\n'
 
 
@@ -73,3 +89,15 @@ def test_figures_are_created_per_study(here):
 def test_figures_refuses_what_is_no_name(here, study):
     with pytest.raises(ValueError, match="study: expected a plain name"):
         paths.figures(study)
+
+
+def test_a_script_outside_a_checkout_leaves_its_folder_empty(tmp_path):
+    work, cache, script = tmp_path / "work", tmp_path / "cache", tmp_path / "script.py"
+    work.mkdir()
+    script.write_text(SCRIPT)
+    kept = {name: value for name, value in os.environ.items() if name != "XSUB_HOME"}
+    environment = kept | {"XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, script], cwd=work, env=environment, capture_output=True, text=True)
+    assert done.stdout == "torch.Size([4, 12])\n", done.stderr
+    assert not list(work.iterdir())
+    assert len(list((cache / "xsub-utils").glob("artifacts/number/*/one.txt"))) == 1

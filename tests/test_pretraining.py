@@ -6,8 +6,8 @@ import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from xsub_utils.models import pretraining
-from xsub_utils.models.encoders import train_tokenizer
 from xsub_utils.models.pretraining import PretrainingSettings, train_masked_lm
+from xsub_utils.models.tokenizers import train_tokenizer
 
 WORDS = ["ani", "beku", "cadi", "dofe", "gilu"]
 TEXTS = [" ".join(WORDS[i * k % 5] for k in range(2 + i % 7)) for i in range(90)]

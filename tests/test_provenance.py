@@ -6,9 +6,11 @@ import torch
 from xsub_utils._internal import provenance
 
 
-def test_versions_are_those_of_the_imported_packages():
+def test_versions_are_those_of_the_package_and_its_direct_dependencies():
     found = provenance.versions()
+    assert list(found)[:2] == ["python", "xsub-utils"] and list(found)[2:] == sorted(list(found)[2:])
     assert found["python"] == platform.python_version()
+    assert "pytest" not in found
     assert found["numpy"] == np.__version__
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert "transformers" in found

@@ -9,7 +9,7 @@ import yaml
 
 from xsub_utils._internal.notebooks import execute
 from xsub_utils.data.minibabel import examples as minibabel
-from xsub_utils.models.encoders import pretrain_encoder
+from xsub_utils.models.pretraining import pretrain_encoder
 from xsub_utils.study import drawing
 from xsub_utils.study.study import Study
 

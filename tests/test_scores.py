@@ -10,36 +10,39 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
     ElectraConfig,
+    GPT2Config,
+    LlamaConfig,
     MBartConfig,
     MBartForConditionalGeneration,
     MT5Config,
     MT5ForConditionalGeneration,
+    Qwen3Config,
     RobertaConfig,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
     XLMRobertaForSequenceClassification,
 )
 
-from xsub_utils.evaluation import scores as module
+from xsub_utils.evaluation import forward as module
+from xsub_utils.evaluation.forward import forward
+from xsub_utils.evaluation.metrics import METRICS, metric_named, perplexity
 from xsub_utils.evaluation.scores import (
-    METRICS,
     chance_level,
     cross_evaluate,
     difference_to_own,
-    eval_mode,
     evaluate,
-    forward,
     label_names,
-    perplexity,
     predict,
     predictions,
     score,
-    span_f1,
 )
+from xsub_utils.evaluation.spans import span_f1
 from xsub_utils.heads.gates import head_gates
+from xsub_utils.models.modes import eval_mode, frozen
 
 NER = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
 SHAPE = {
@@ -85,6 +88,7 @@ def batched(examples, size, kind):
         yield {"input_ids": ids, "attention_mask": (ids != 1).long(), "labels": labels}
 
 
+NO_ENDS = {"bos_token_id": None, "eos_token_id": None}
 MBART = {f"{side}_{key}": 2 for side in ("encoder", "decoder") for key in ("layers", "attention_heads")}
 GENERATORS = {
     "mt5": (
@@ -109,6 +113,31 @@ def generator(name):
     labels = torch.randint(3, 40, (6, 5))
     labels[torch.arange(5) > torch.arange(6).unsqueeze(1)] = -100
     return model, {**batch, "labels": labels}
+
+
+DECODERS = {
+    "llama": LlamaConfig(**SHAPE, num_key_value_heads=1, pad_token_id=1),
+    "qwen3": Qwen3Config(**SHAPE, num_key_value_heads=1, head_dim=8, pad_token_id=1),
+    "gpt2": GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=20, pad_token_id=1, **NO_ENDS),
+}
+
+
+def decoder(name, auto=AutoModelForCausalLM, **changes):
+    """A tiny decoder-only model in float64."""
+    torch.manual_seed(1)
+    config = copy.deepcopy(DECODERS[name])
+    config.update(changes)
+    model = auto.from_config(config).double().eval()
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+def texts(count, size, seed=0):
+    """Batches for causal language modelling: every token that is not padding is its own label."""
+    for batch in batched(sentences(count, seed), size, "sequence"):
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        yield {**batch, "labels": labels}
 
 
 @pytest.fixture
@@ -285,6 +314,64 @@ def test_models_that_generate_text_are_scored_on_their_targets(name):
     assert evaluate(model, [other], metric="perplexity") == pytest.approx(float(model(**other).loss.exp()), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", DECODERS)
+@torch.no_grad()
+def test_decoder_only_models_are_scored_on_the_next_token(name):
+    model, total, right, count = decoder(name), 0.0, 0, 0
+    for ids, _, _ in sentences(7):
+        logits = model(input_ids=torch.tensor([ids.tolist()])).logits[0].log_softmax(-1)
+        for position, following in enumerate(ids[1:]):
+            total -= logits[position, following].item()
+            right += int(logits[position].argmax() == following)
+            count += 1
+    for size in (1, 3, 7):
+        assert evaluate(model, texts(7, size), metric="perplexity") == pytest.approx(np.exp(total / count), rel=1e-6)
+        assert evaluate(model, texts(7, size), metric="token_accuracy") == right / count
+    (batch,) = texts(7, 7)
+    assert evaluate(model, [batch], metric="perplexity") == pytest.approx(float(model(**batch).loss.exp()), rel=1e-6)
+    outputs, labels = predictions(model, [batch], metric="perplexity")
+    assert outputs[0].shape == labels[0].shape == batch["labels"].shape
+    assert torch.equal(labels[0][:, :-1], batch["labels"][:, 1:]) and (labels[0][:, -1] == -100).all()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@torch.no_grad()
+def test_gates_of_decoder_only_models(name):
+    model, mask = decoder(name), torch.tensor([[True, False], [False, True]])
+    (batch,) = texts(7, 7)
+    with head_gates(model, mask):
+        expected = float(model(**batch).loss.exp())
+    assert evaluate(model, [batch], metric="perplexity", gates=mask) == pytest.approx(expected, rel=1e-6)
+    assert evaluate(model, [batch], metric="perplexity") != pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@torch.no_grad()
+def test_classifiers_of_decoder_only_models_read_the_last_token_before_the_padding(name):
+    model = decoder(name, AutoModelForSequenceClassification, num_labels=3)
+    examples = list(sentences(7))
+    alone = torch.cat([model(input_ids=torch.tensor([ids.tolist()])).logits for ids, _, _ in examples])
+    (batch,) = batched(examples, 7, "sequence")
+    assert (batch["attention_mask"] == 0).any()
+    labels, logits = forward(model, batch)
+    torch.testing.assert_close(logits, alone, rtol=1e-10, atol=1e-10)
+    assert torch.equal(labels, batch["labels"])
+    scores = [evaluate(model, batched(examples, size, "sequence")) for size in (1, 3, 7)]
+    assert scores == [scores[0]] * 3
+    model.config.pad_token_id = 0  # not what the batch is padded with
+    with pytest.raises(ValueError, match=r"model: expected config\.pad_token_id to be the token .* got 0"):
+        evaluate(model, [batch])
+    model.config.pad_token_id = None
+    with pytest.raises(ValueError, match=r"got None; set model\.config\.pad_token_id = tokenizer\.pad_token_id"):
+        evaluate(model, [batch])
+
+
+def test_encoders_are_scored_at_the_position_itself():
+    model, batch = tiny(XLMRobertaForMaskedLM), next(batched(sentences(4), 4, "mlm"))
+    _, labels = predictions(model, [batch], metric="perplexity")
+    assert torch.equal(labels[0], batch["labels"])
+
+
 @pytest.mark.parametrize("part", ["encoder", "decoder", "cross"])
 @pytest.mark.parametrize("name", GENERATORS)
 @torch.no_grad()
@@ -329,47 +416,99 @@ def test_label_names_come_in_the_order_of_their_ids():
     assert label_names(model) == ["O", "B-X"]
 
 
+# Metrics
+
+
+def test_metrics_know_their_kinds_and_labels():
+    kinds = {name: metric.kinds for name, metric in METRICS.items()}
+    assert kinds == {
+        "accuracy": ("sequence",),
+        "f1": ("token",),
+        "token_accuracy": ("token", "mlm"),
+        "perplexity": ("mlm", "clm"),
+        "exact_match": ("text2text",),
+    }
+    assert METRICS["f1"].label == "span F1" and all(metric.label for metric in METRICS.values())
+    assert [name for name, metric in METRICS.items() if metric.lower_is_better] == ["perplexity"]
+
+
+@pytest.mark.parametrize(("name", "better", "worse"), [("accuracy", 0.8, 0.6), ("perplexity", 4.0, 5.0)])
+def test_direction(name, better, worse):
+    metric = metric_named(name)
+    assert metric.is_better(better, worse) and not metric.is_better(worse, better)
+    assert not metric.is_better(better, better)
+    assert metric.best([worse, better, worse]) == better and metric.worst([better, worse]) == worse
+    assert metric.sign * better > metric.sign * worse
+    assert metric.gain(worse, better) < 0 < metric.gain(better, worse)
+    assert metric.retention(worse, better) == pytest.approx(metric.oriented(worse / better))
+    assert metric.retention(worse, better) < 1 == metric.retention(better, better)
+    assert metric.keeps(worse, better, 0.5) and not metric.keeps(worse, better, 0.9)
+    assert metric.keeps(better, better, 1.0) and metric.keeps(better, worse, 1.0)
+
+
+def test_measures_of_columns():
+    scores, baseline = pd.Series([4.0, 8.0]), pd.Series([4.0, 4.0])
+    assert metric_named("perplexity").retention(scores, baseline).tolist() == [1.0, 0.5]
+    assert metric_named("perplexity").gain(scores, baseline).tolist() == [0.0, -1.0]
+    assert metric_named("accuracy").retention(scores, baseline).tolist() == [1.0, 2.0]
+
+
+def test_frozen_gives_gradients_back_to_those_that_had_them(classifier):
+    first = next(classifier.parameters()).requires_grad_(False)
+    with pytest.raises(ZeroDivisionError), frozen(classifier):
+        assert not any(parameter.requires_grad for parameter in classifier.parameters())
+        _ = 1 / 0
+    assert [parameter.requires_grad for parameter in classifier.parameters()].count(False) == 1
+    assert not first.requires_grad
+
+
 # Errors
 
 
+def test_f1_of_plain_tags_is_refused_before_the_model_runs(classifier):
+    classifier.forward = None
+    with pytest.raises(ValueError, match=r"label_names: expected IOB2 tags .* got \['LABEL_0', 'LABEL_1', 'LABEL_2'\]"):
+        evaluate(classifier, batched(sentences(2), 2, "mlm"), metric="f1")
+
+
 def test_unknown_metric_is_named(classifier):
-    with pytest.raises(ValueError, match=r"'acuracy' is not one of .*did you mean 'accuracy'"):
+    with pytest.raises(ValueError, match=r"metric: expected one of .*, got 'acuracy'; did you mean 'accuracy'"):
         evaluate(classifier, batched(sentences(2), 2, "sequence"), metric="acuracy")
 
 
-@pytest.mark.parametrize("metric", METRICS[1:])
+@pytest.mark.parametrize("metric", [name for name in METRICS if name != "accuracy"])
 def test_token_metrics_refuse_one_label_per_example(metric):
     labels = [torch.tensor([0, 1])]
-    with pytest.raises(ValueError, match=f"'{metric}' does not fit labels of shape \\(2,\\): use accuracy"):
+    with pytest.raises(ValueError, match=f"metric: expected accuracy for labels of shape \\(2,\\), got '{metric}'"):
         score(labels, labels, metric)
 
 
 def test_accuracy_refuses_one_label_per_token():
     labels = [torch.tensor([[0, 1]])]
-    with pytest.raises(ValueError, match="use f1 or token_accuracy or perplexity"):
+    with pytest.raises(ValueError, match="expected f1 or token_accuracy or perplexity or exact_match for labels"):
         score(labels, labels, "accuracy")
 
 
 @pytest.mark.parametrize("names", [["LABEL_0", "LABEL_1"], ["NOUN", "O"], None])
 def test_f1_needs_bio_names(names):
     labels = [torch.tensor([[0, 1]])]
-    with pytest.raises(ValueError, match="label_names must be BIO tags"):
+    with pytest.raises(ValueError, match=r"label_names: expected IOB2 tags .*metric='token_accuracy'"):
         score(labels, labels, "f1", names)
 
 
 def test_batches_need_labels_and_something_to_score(classifier):
     batch = next(batched(sentences(2), 2, "sequence"))
     del batch["labels"]
-    with pytest.raises(ValueError, match="batches must hold 'labels'"):
+    with pytest.raises(ValueError, match="batches: expected dicts that hold 'labels'"):
         evaluate(classifier, [batch])
-    with pytest.raises(ValueError, match="no batch"):
+    with pytest.raises(ValueError, match="batches: expected at least one batch, got none"):
         evaluate(classifier, [])
-    with pytest.raises(ValueError, match="every label is -100"):
+    with pytest.raises(ValueError, match="expected at least one that counts, got only -100"):
         score([torch.tensor([[0]])], [torch.tensor([[-100]])], "f1", NER)
-    with pytest.raises(ValueError, match="no label"):
+    with pytest.raises(ValueError, match="labels: expected at least one"):
         chance_level([], "accuracy")
 
 
 def test_difference_needs_every_own_mask():
-    with pytest.raises(KeyError, match=r"own mask of \['b'\]"):
+    with pytest.raises(ValueError, match=r"own mask of \['b'\]"):
         difference_to_own(pd.DataFrame({"a": [1.0], "b": [1.0]}, index=["a"]))

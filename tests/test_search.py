@@ -10,16 +10,21 @@ import torch
 from transformers import (
     MT5Config,
     MT5ForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
     XLMRobertaForSequenceClassification,
     XLMRobertaForTokenClassification,
 )
 
+from xsub_utils._internal.io import StoreError
 from xsub_utils.evaluation.scores import evaluate
 from xsub_utils.heads import search as prune
+from xsub_utils.heads import subnetwork as subnetwork_module
 from xsub_utils.heads.gates import head_gates
 from xsub_utils.heads.search import find_subnetwork, head_importance
+from xsub_utils.heads.subnetwork import Step, Subnetwork
 
 VOCABULARY, PAD, CLASSES = 40, 1, 3
 NAMES = {0: "O", 1: "B-X", 2: "I-X"}
@@ -43,7 +48,7 @@ def make_model(layers=3, heads=4, kind=XLMRobertaForSequenceClassification):
 
 
 def make_batches(model, seed=0, sizes=(16, 16, 16)):
-    """Random sentences that the whole model labels without an error, but for every eighth label."""
+    """Random sentences that the full model labels without an error, but for every eighth label."""
     rng = torch.Generator().manual_seed(seed)
     batches = []
     for size in sizes:
@@ -270,8 +275,115 @@ def make_targets(count):
         yield {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_heads_of_a_decoder_only_language_model(held_out):
+    config = {"vocab_size": VOCABULARY, "hidden_size": 12, "intermediate_size": 16, "pad_token_id": PAD}
+    torch.manual_seed(1)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(**config, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=4)
+    ).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    importance, validation = ({**batch, "labels": batch["input_ids"]} for batch in make_targets(2))
+    subnetwork = find_subnetwork(
+        model, [importance], [validation] if held_out else None, metric="perplexity", full_trajectory=True
+    )
+    assert kept(subnetwork) == list(range(8, -1, -1))
+    for step, following in pairwise(subnetwork.trajectory):
+        with head_gates(model, step.mask), torch.no_grad():
+            loss = model(**(validation if held_out else importance)).loss
+        assert step.score == pytest.approx(float(loss.exp()), rel=1e-5)
+        (removed,) = (step.mask & ~following.mask).nonzero().tolist()
+        assert step.importance[tuple(removed)] == step.importance[step.mask].min()
+
+
+def same(one, other):
+    """Whether two subnetworks are equal, bit by bit."""
+    fields = ("baseline", "metric", "retain")
+    assert [getattr(one, name) for name in fields] == [getattr(other, name) for name in fields]
+    assert torch.equal(one.mask, other.mask) and (one.failed is None) == (other.failed is None)
+    assert one.failed is None or torch.equal(one.failed, other.failed)
+    for step, again in zip(one.trajectory, other.trajectory, strict=True):
+        assert torch.equal(step.mask, again.mask) and step.score == again.score
+        assert (step.importance is None) == (again.importance is None)
+        assert step.importance is None or torch.equal(step.importance, again.importance)
+        assert step.importance is None or step.importance.dtype == again.importance.dtype
+    return True
+
+
+def test_a_saved_subnetwork_comes_back_bit_by_bit(full, model, batches, stop, tmp_path):
+    cut_short = find_subnetwork(model, batches, stop, sparsity=0.25)
+    for number, subnetwork in enumerate((full, full.at(0.8), cut_short)):
+        folder = subnetwork.save(tmp_path / "deep" / str(number))
+        loaded = Subnetwork.load(folder)
+        assert same(loaded, subnetwork) and repr(loaded) == repr(subnetwork)
+        assert same(Subnetwork.load(str(folder)), subnetwork)
+    assert same(Subnetwork.load(tmp_path / "deep" / "0").at(0.8), full.at(0.8))
+    assert cut_short.retain is None and full.at(0.8).retain == 0.8 and full.retain == 0.95
+
+
+def test_equal_subnetworks_are_equal_files(full, tmp_path):
+    folders = [full.save(tmp_path / name) for name in "ab"]
+    for name in ("subnetwork.json", "subnetwork.safetensors"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_masks_of_another_layout_are_saved_as_they_read(full, tmp_path):
+    step = full.trajectory[0]
+    turned = Step(step.mask.T.contiguous().T, step.score, step.importance.T.contiguous().T)
+    subnetwork = Subnetwork(turned.mask, None, [turned], step.score, "accuracy")
+    assert same(Subnetwork.load(subnetwork.save(tmp_path / "turned")), subnetwork)
+
+
+def test_saving_replaces_a_subnetwork_and_nothing_else(full, tmp_path):
+    folder = tmp_path / "subnetwork"
+    folder.mkdir()  # an empty one will do
+    full.save(folder)
+    full.at(0.8).save(folder)
+    assert same(Subnetwork.load(folder), full.at(0.8))
+    assert sorted(path.name for path in folder.iterdir()) == ["subnetwork.json", "subnetwork.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["subnetwork"]
+    (folder / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for taken, holds in ((folder, "notes.txt"), (tmp_path / "file", "the file")):
+        with pytest.raises(ValueError, match=f"folder: expected a new or empty one, .* {holds}.*; choose another"):
+            full.save(taken)
+    assert same(Subnetwork.load(folder), full.at(0.8))
+
+
+def test_a_save_that_breaks_off_leaves_what_was_there(full, tmp_path, monkeypatch):
+    folder = full.save(tmp_path / "subnetwork")
+
+    def no_space(path, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(subnetwork_module, "write_json", no_space)
+    for target in (folder, tmp_path / "new"):
+        with pytest.raises(StoreError, match="the disk is full"):
+            full.at(0.8).save(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["subnetwork"]
+    assert same(Subnetwork.load(folder), full)
+
+
+def test_what_is_no_saved_subnetwork_is_refused(full, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"folder: expected .* got .*nowhere, which does not exist"):
+        Subnetwork.load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"which lacks subnetwork\.json"):
+        Subnetwork.load(tmp_path)
+    folder = full.save(tmp_path / "subnetwork")
+    (folder / "subnetwork.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"which lacks subnetwork\.safetensors"):
+        Subnetwork.load(folder)
+    for name in ("subnetwork.json", "subnetwork.safetensors"):
+        for damage in (lambda data: data[:-9], lambda data: b"", lambda data: data.replace(b"s", b"t")):
+            path = full.save(folder) / name
+            path.write_bytes(damage(path.read_bytes()))
+            with pytest.raises(ValueError, match=r"folder: expected .* which is damaged .*; save it again"):
+                Subnetwork.load(folder)
+
+
 def test_unknown_part(model, batches):
-    with pytest.raises(ValueError, match="xlm-roberta models have encoder, not 'cross'"):
+    with pytest.raises(ValueError, match=r"part: expected one of .*, got 'cross'"):
         find_subnetwork(model, batches, part="cross")
 
 
@@ -289,10 +401,10 @@ def test_the_published_procedure_finds_the_same_masks(batches, model, reset):
 
 def test_table(full):
     table = full.table()
-    assert list(table) == ["step", "kept", "share_removed", "score", "retention"]
+    assert list(table) == ["step", "kept", "sparsity", "score", "retention"]
     assert table["step"].tolist() == list(range(13))
     assert table["kept"].tolist() == list(range(12, -1, -1))
-    assert table["share_removed"].tolist() == pytest.approx(np.arange(13) / 12)
+    assert table["sparsity"].tolist() == pytest.approx(np.arange(13) / 12)
     assert table["score"].tolist() == [step.score for step in full.trajectory]
     assert table["retention"].tolist() == pytest.approx(table["score"] / full.baseline)
 
@@ -317,14 +429,14 @@ def test_leaves_the_model_as_it_was_when_it_breaks_off(batches, stop, scripted):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"retain": 1.1}, r"retain must be a share in \[0, 1\], got 1.1"),
-        ({"step": -0.1}, "step must be a share"),
-        ({"sparsity": 2.0}, "sparsity must be a share"),
-        ({"sparsity": 0.5, "full_trajectory": True}, "leave one of them out"),
+        ({"retain": 1.1}, r"retain: expected a share in \[0, 1\], got 1.1"),
+        ({"step": -0.1}, "step: expected a share"),
+        ({"sparsity": 2.0}, "sparsity: expected a share"),
+        ({"sparsity": 0.5, "full_trajectory": True}, "leave one out"),
         ({"metric": "acuracy"}, "did you mean 'accuracy'"),
         ({"per": "batches"}, "did you mean 'batch'"),
-        ({"norm": "global"}, "norm: 'global'"),
-        ({"metric": "f1"}, "'f1' does not fit labels"),
+        ({"norm": "global"}, "norm: expected one of layer, got 'global'"),
+        ({"metric": "f1"}, "metric: expected accuracy for labels"),
     ],
 )
 def test_bad_settings(model, batches, settings, message):
@@ -334,19 +446,19 @@ def test_bad_settings(model, batches, settings, message):
 
 def test_missing_data(model, batches):
     for data, stop in (([], None), ([], batches), (batches, [])):
-        with pytest.raises(ValueError, match="batches: there is no batch"):
+        with pytest.raises(ValueError, match="batches: expected at least one batch"):
             find_subnetwork(model, data, stop)
 
 
 def test_scores_that_are_not_finite(model, batches, stop, scripted):
     scripted({12: float("nan")})
-    with pytest.raises(ValueError, match="accuracy of the model with 12 heads is nan"):
+    with pytest.raises(ValueError, match="model: expected a finite accuracy, got nan with 12 heads"):
         find_subnetwork(model, batches, stop)
 
 
 def test_thresholds_beyond_the_search(model, batches, stop):
     found = find_subnetwork(model, batches, stop, sparsity=0.25)
-    with pytest.raises(ValueError, match="still met by the 9 heads"):
+    with pytest.raises(ValueError, match="still met by its 9 heads"):
         found.at(0.1)
-    with pytest.raises(ValueError, match="retain must be a share"):
+    with pytest.raises(ValueError, match="retain: expected a share"):
         found.at(-1.0)

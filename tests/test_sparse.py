@@ -20,14 +20,15 @@ from transformers import XLMRobertaForSequenceClassification as Classifier
 
 from xsub_utils.heads.gates import head_gates
 from xsub_utils.heads.removal import head_weights
-from xsub_utils.training import trainer
+from xsub_utils.training import recorder, trainer
 from xsub_utils.training.delta import SparseDelta, delta_weights, load_delta, save_delta, sparse_delta, sum_deltas
 from xsub_utils.training.finetune import checkpoints, load_finetuned
+from xsub_utils.training.language_masks import LanguageMask, check_names, masks_by_language
 from xsub_utils.training.optimizer import Piece, SubnetworkAdamW, in_pieces
+from xsub_utils.training.rows import Rows
 from xsub_utils.training.samplers import ByLanguage
 from xsub_utils.training.settings import Settings
-from xsub_utils.training.sparse import SparseTrainer, Subnetwork, _by_language, sparse_finetune
-from xsub_utils.training.trainer import Rows
+from xsub_utils.training.sparse import SparseTrainer, sparse_finetune
 
 A, B = LANGUAGES
 MASKS = {A: torch.tensor([[True, False], [True, True]]), B: torch.tensor([[False, False], [True, False]])}
@@ -208,17 +209,17 @@ def test_other_architectures(reviews, tokenizer, tmp_path):
 
 def test_scores_are_those_through_the_masks(reviews, model, tokenizer, tmp_path, monkeypatch):
     seen = []
-    evaluate = trainer.evaluate
+    evaluate = recorder.evaluate
 
     def watched(model, batches, metric):
         seen.append(sum(len(one._forward_pre_hooks) for one in model.modules()))
         return evaluate(model, batches, metric=metric)
 
-    monkeypatch.setattr(trainer, "evaluate", watched)
+    monkeypatch.setattr(recorder, "evaluate", watched)
     trained(reviews, model, tokenizer, tmp_path / "masked", MASKS)
     assert seen == [2] * 4
     seen.clear()
-    trained(reviews, model, tokenizer, tmp_path / "whole", MASKS, through=False)
+    trained(reviews, model, tokenizer, tmp_path / "full", MASKS, through=False)
     assert seen == [0] * 4
 
 
@@ -326,7 +327,7 @@ WEIGHTS = {A: {QUERY: torch.arange(256).view(16, 16) % 3 > 0}, B: {QUERY: torch.
         (Rows, "__getitems__", 3, MASKS),
         (Rows, "__getitems__", 10, MASKS),
         (Rows, "__getitems__", 10, WEIGHTS),
-        (trainer.Recorder, "publish", 1, MASKS),
+        (recorder.Recorder, "publish", 1, MASKS),
     ],
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(owner, method, calls, masks, reviews, encoder, tmp_path, monkeypatch):
@@ -346,18 +347,22 @@ def test_a_killed_run_ends_as_if_it_had_not_been(owner, method, calls, masks, re
 @pytest.mark.parametrize(
     ("masks", "options", "message"),
     [
-        ({A: MASKS[A]}, {}, "masks: there is none for qba; every language to train on needs one"),
-        ({**MASKS, A: torch.ones(3, 2) > 0}, {}, r"masks: that of 'qaa' is of .* shape \(3, 2\); .*\(2, 2\)"),
-        ({**MASKS, A: torch.ones(2, 2)}, {}, r"masks: that of 'qaa' is of torch.float32"),
-        ({**MASKS, B: torch.zeros(2, 2, dtype=torch.bool)}, {}, "masks: that of 'qba' keeps nothing"),
-        ({code: {"query": torch.ones(2) > 0} for code in MASKS}, {}, "masks: the model has no parameter 'query'"),
-        ({code: {QUERY: torch.ones(2) > 0} for code in MASKS}, {}, r"masks: that of 'roberta.*' is of shape"),
+        ({A: MASKS[A]}, {}, "masks: expected a mask for every language to train on, got none for qba"),
+        ({**MASKS, A: torch.ones(3, 2) > 0}, {}, r"masks\['qaa'\]: expected a mask of shape \(2, 2\), .* got \(3, 2\)"),
+        ({**MASKS, A: torch.ones(2, 2)}, {}, r"masks\['qaa'\]: expected a tensor of torch.bool, got torch.float32"),
+        ({**MASKS, B: torch.zeros(2, 2, dtype=torch.bool)}, {}, r"masks\['qba'\]: .* keeps nothing"),
+        ({code: {"query": torch.ones(2) > 0} for code in MASKS}, {}, r"masks\['qaa'\]: .* got 'query'; see"),
+        ({code: {QUERY: torch.ones(2) > 0} for code in MASKS}, {}, r"masks\['qaa'\]: .* shape .* for 'roberta.*', as"),
         (MASKS, {"order": "random"}, "order"),
         (MASKS, {"outside": "open"}, "outside"),
-        (MASKS, {"order": "temperature", "temperature": 0}, "temperature=0"),
-        (MASKS, {"order": "temperature", "temperature": float("nan")}, "temperature=nan"),
-        ({**MASKS, "qaz": MASKS[A]}, {}, "language"),
-        (MASKS, {"settings": replace(QUICK, precision="fp16")}, "precision='fp16'"),
+        (MASKS, {"order": "temperature", "temperature": 0}, "temperature: expected a number above 0, got 0"),
+        (MASKS, {"order": "temperature", "temperature": float("nan")}, "temperature: .* got nan"),
+        ({**MASKS, "qaz": MASKS[A]}, {}, "masks: expected one of qaa, qba, got 'qaz'; did you mean 'qba'"),
+        ({"qaz": MASKS[A]}, {}, r"masks: expected languages of the task \(qaa, qba\) or par.*, got 'qaz'; did"),
+        ({QUERY + "s": torch.ones(2) > 0}, {}, f"masks: .* did you mean '{QUERY}'"),
+        ({QUERY: torch.ones(16, 16) > 0, A: MASKS[A]}, {}, "masks: expected one of qaa, qba, got 'roberta"),
+        ({}, {}, "masks: expected a bool tensor, .* got {}"),
+        (MASKS, {"settings": replace(QUICK, precision="fp16")}, "settings: expected precision .* got 'fp16'"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_and_nothing_is_written(masks, options, message, reviews, encoder, tmp_path):
@@ -370,14 +375,32 @@ def test_bad_input_is_refused_and_nothing_is_written(masks, options, message, re
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (None, "masks: NoneType"),
-        ({**MASKS, A: MASKS[A].numpy()}, "that of 'qaa' is of ndarray"),
-        ({**MASKS, A: {QUERY: MASKS[A].numpy()}}, "that of 'qaa' is of ndarray"),
+        (None, "masks: expected a bool tensor, .* got a NoneType"),
+        ({**MASKS, A: MASKS[A].numpy()}, r"masks\['qaa'\]: .* got a ndarray; torch.from_numpy"),
+        ({**MASKS, A: {QUERY: MASKS[A].numpy()}}, r"masks\['qaa'\]: .* got a ndarray for 'roberta"),
     ],
 )
 def test_what_is_no_mask_is_refused(masks, message):
     with pytest.raises(ValueError, match=message):
-        _by_language(masks, LANGUAGES)
+        masks_by_language(masks, LANGUAGES)
+
+
+def test_names_that_are_languages_and_parameters_are_ambiguous(model):
+    for code in LANGUAGES:
+        model.register_parameter(code, torch.nn.Parameter(torch.zeros(2, 2)))
+    check_names({code: {QUERY: torch.ones(16, 16) > 0} for code in LANGUAGES}, LANGUAGES, model)
+    check_names(MASKS, ("qaa", "qba"), Classifier(model.config))
+    with pytest.raises(ValueError, match=r"masks: .* got qaa, qba, which are both; give language -> "):
+        check_names(MASKS, LANGUAGES, model)
+
+
+def test_parameters_without_a_dot_in_their_names_are_weights():
+    """What a name means follows from the languages of the task and the parameters of the model."""
+    mask = {"weight": torch.ones(2, 3) > 0}
+    assert masks_by_language(mask, LANGUAGES) == dict.fromkeys(LANGUAGES, mask)
+    check_names(mask, LANGUAGES, torch.nn.Linear(3, 2))
+    dotted = {"zh.Hans": MASKS[A], "zh.Hant": MASKS[B]}
+    assert masks_by_language(dotted, ("zh.Hans", "zh.Hant")) == dotted
 
 
 def test_only_the_languages_to_train_on_need_masks(reviews, model, tokenizer, tmp_path):
@@ -447,7 +470,8 @@ def test_the_order_of_composition_does_not_matter(pair):
         assert all(torch.equal(a, b) for a, b in zip(one, found[0], strict=True))
     place = [name for name, _ in base.named_parameters()].index("classifier.dense.weight")
     true = base.classifier.dense.weight + sum(
-        torch.zeros(256).index_add(0, *delta.changes["classifier.dense.weight"][:2]).view(16, 16) for delta in deltas
+        torch.zeros(256).index_add(0, change.index, change.values).view(16, 16)
+        for change in (delta.changes["classifier.dense.weight"] for delta in deltas)
     )
     torch.testing.assert_close(found[0][place], true, rtol=1e-3, atol=1e-3)
 
@@ -473,21 +497,21 @@ def test_a_new_head_is_kept_whole_and_left_out_elsewhere(pair, encoder):
     other = Classifier(tuned.config)
     with delta_weights(other, delta):
         assert torch.equal(other.classifier.dense.weight, tuned.classifier.dense.weight)
-    with pytest.raises(ValueError, match="whole in one and there in another"):
+    with pytest.raises(ValueError, match="one holds whole and another one holds too"):
         sum_deltas(delta, delta)
 
 
 def test_bad_deltas_are_refused(pair, tmp_path):
     base, tuned = pair
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="deltas: expected at least one, got none"):
         sum_deltas()
-    with pytest.raises(FileNotFoundError, match="there is no file"):
+    with pytest.raises(FileNotFoundError, match="path: expected a file that save_delta wrote, got no file"):
         load_delta(tmp_path / "none")
     save_delta(tmp_path / "delta", sparse_delta(tuned, base))
     (tmp_path / "cut").write_bytes((tmp_path / "delta").read_bytes()[:-40])
     save_file({"weights": torch.zeros(2)}, tmp_path / "other")
     for name in ("cut", "other"):
-        with pytest.raises(ValueError, match="is damaged or holds no delta"):
+        with pytest.raises(ValueError, match=r"path: .* is damaged or holds no delta .*; save it again"):
             load_delta(tmp_path / name)
     small = Classifier(XLMRobertaConfig(**{**tuned.config.to_dict(), "vocab_size": 7}))
     with (
@@ -495,9 +519,9 @@ def test_bad_deltas_are_refused(pair, tmp_path):
         delta_weights(small, sparse_delta(tuned, base)),
     ):
         pass
-    with pytest.raises(ValueError, match="is of shape"):
+    with pytest.raises(ValueError, match=r"base: expected the model that was fine-tuned, got .* of shape"):
         sparse_delta(small, base)
-    with pytest.raises(ValueError, match="no parameter of the model"):
+    with pytest.raises(ValueError, match=r"base: .* has no parameter of the model"):
         sparse_delta(tuned, torch.nn.Linear(2, 2))
 
 
@@ -505,10 +529,10 @@ def test_deltas_of_other_shapes_and_precisions(pair):
     base, tuned = pair
     delta = sparse_delta(tuned, base)
     name, change = next(iter(delta.changes.items()))
-    small = SparseDelta({name: change._replace(shape=(2, 128))})
+    small = SparseDelta({name: replace(change, shape=(2, 128))})
     with pytest.raises(ValueError, match="deltas of a model of the same shape"), delta_weights(base, small):
         pass
-    half = SparseDelta({name: change._replace(values=change.values.bfloat16())})
+    half = SparseDelta({name: replace(change, values=change.values.bfloat16())})
     one, other = sum_deltas(delta, half).changes[name], sum_deltas(half, delta).changes[name]
     assert one.values.dtype == other.values.dtype == torch.float32 and torch.equal(one.values, other.values)
     before = bits(base)
@@ -543,7 +567,7 @@ def test_weights_that_the_loss_does_not_depend_on_stay(encoder, reviews, tokeniz
     model.unused = torch.nn.Linear(3, 3)
     mask = {"unused.weight": torch.eye(3) > 0, QUERY: torch.ones(16, 16) > 0}
     rows = Rows(reviews.splits["train"], tokenizer, "sequence", 128)
-    found = {code: Subnetwork.of(model, code, mask, False) for code in MASKS}
+    found = {code: LanguageMask.of(model, code, mask, False) for code in MASKS}
     before = model.unused.weight.detach().clone()
     arguments = trainer.training_arguments(tmp_path, SLOW, 0)
     arguments.save_strategy = "no"
@@ -553,7 +577,7 @@ def test_weights_that_the_loss_does_not_depend_on_stay(encoder, reviews, tokeniz
 
 def test_more_languages_than_can_be_told_apart():
     parameter = torch.nn.Parameter(torch.zeros(2))
-    with pytest.raises(ValueError, match="of 63 languages; at most 62"):
+    with pytest.raises(ValueError, match="masks: expected masks of at most 62 languages, got 63"):
         in_pieces({"w": parameter}, {str(i): {"w": torch.arange(2) == i % 2} for i in range(63)})
 
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from xsub_utils.evaluation import scores as evaluate_module
 from xsub_utils.evaluation.scores import evaluate
 from xsub_utils.heads.gates import head_gates
+from xsub_utils.models.architectures import reads_first_token_only
 from xsub_utils.stitching import halves as sites
 from xsub_utils.stitching import maps
 from xsub_utils.stitching.halves import StateCache
@@ -175,7 +176,7 @@ def check_identity(model, batches, metric, level, same):
 @each_model
 def test_identity_reproduces_logits_bit_by_bit_where_all_tokens_are_read(name, kind):
     model, (batch, *_) = new_model(name, kind), make_batches(kind)
-    exact = not evaluate_module.reads_first_token_only(model)
+    exact = not reads_first_token_only(model)
     for level in range(LAYERS + 1):
         stitched = stitch(model, model, [batch], level=level, kind="linear", init="identity", epochs=0)
         assert stitched.bias is None
@@ -327,7 +328,7 @@ def test_models_stay_as_they_are_if_training_fails(fails):
     front, end, batches = new_model(seed=1), new_model(seed=2), make_batches(sizes=(3, 3, 3, 3))
     before = snapshot(front), snapshot(end)
     batches[fails] = batches[fails] | {"labels": torch.tensor([0, 1, 9])}
-    with pytest.raises(ValueError, match="label is 9"):
+    with pytest.raises(ValueError, match="labels of the 3 classes of the end model, got 9"):
         stitch(front, end, batches, level=1, front_gates=random_mask(), end_gates=random_mask(), epochs=2)
     assert (snapshot(front), snapshot(end)) == before
 
@@ -423,12 +424,12 @@ def test_fronts_trained_together_are_those_trained_alone():
 
 def test_fronts_together_have_one_width_and_are_named_when_they_diverge():
     wide, end = new_model(hidden_size=32), new_model(seed=1)
-    with raises("fronts: their states have [24, 32] features; one width in a call would be right"):
+    with raises("fronts: expected states of one width in a call, got [24, 32] features"):
         stitch_fronts([(wide, None), (end, None)], end, make_batches(), level=1, epochs=1)
     assert len(stitch_fronts([(wide, None), (end, None)], end, make_batches(), level=1, epochs=0)) == 2
-    with raises("fronts: there is no front"):
+    with raises("fronts: expected at least one front, got none"):
         stitch_fronts([], end, make_batches(), level=1)
-    with raises("training from front 0 diverged"):
+    with raises("lr: expected a rate at which training converges, got 1e+308 with mean losses from front 0 of the"):
         stitch_fronts([(end, None), (end, None)], end, make_batches(), level=1, lr=1e308, epochs=3)
 
 
@@ -454,9 +455,9 @@ def test_maps_to_begin_with_have_to_fit():
     assert stitch(front, end, batches, level=1, init=linear, epochs=1).bias is None
     fronts = [(front, None)] * 2
     for init in ([affine, linear], [affine], [stitch(front, end, batches, level=2, epochs=0)] * 2):
-        with raises("for each of the 2 fronts one of (1, 24, 24)"):
+        with raises("init: expected for each of 2 fronts a map of level, end, front (1, 24, 24), all of one kind, got"):
             stitch_fronts(fronts, end, batches, level=1, init=init)
-    with raises("init: 1 maps of (level, end, front, whether linear) [(1, 24, 24, False)]; for each"):
+    with raises("of one kind, got 1 maps of level, end, front, linear [(1, 24, 24, False)]"):
         stitch(new_model(hidden_size=32), end, batches, level=1, init=affine, epochs=0)
 
 
@@ -511,16 +512,16 @@ def raises(message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "afine"}, "kind: 'afine' is not one of linear, affine; did you mean 'affine'?"),
-        ({"init": "pinv"}, "init: 'pinv' is not one of least_squares, identity, random"),
-        ({"epochs": -1}, "epochs=-1: cannot be negative; 0 for the initial map, or more, would be right"),
-        ({"lr": 0.0}, "lr=0.0: there is no such step; a positive one would be right"),
-        ({"lr": math.nan}, "lr=nan: there is no such step"),
-        ({"level": 4}, "level=4: XLMRobertaForSequenceClassification has 3 layers; 0 (embeddings) to 3 would be right"),
-        ({"level": -1}, "level=-1: XLMRobertaForSequenceClassification has 3 layers"),
-        ({"batches": []}, "batches: there is no batch; at least one would be right"),
-        ({"front_gates": torch.ones(2, 4)}, "gates: the shape is (2, 4); this model takes (3, 4)"),
-        ({"end_gates": torch.ones(3, 5)}, "gates: the shape is (3, 5); this model takes (3, 4)"),
+        ({"kind": "afine"}, "kind: expected one of linear, affine, got 'afine'; did you mean 'affine'?"),
+        ({"init": "pinv"}, "init: expected one of least_squares, identity, random, got 'pinv'"),
+        ({"epochs": -1}, "epochs: expected 0 for the initial map, or more, got -1"),
+        ({"lr": 0.0}, "lr: expected a positive learning rate, got 0.0"),
+        ({"lr": math.nan}, "lr: expected a positive learning rate, got nan"),
+        ({"level": 4}, "expected 0 (embeddings) to 3, as XLMRobertaForSequenceClassification has 3 layers, got 4"),
+        ({"level": -1}, "as XLMRobertaForSequenceClassification has 3 layers, got -1"),
+        ({"batches": []}, "batches: expected at least one batch, got none"),
+        ({"front_gates": torch.ones(2, 4)}, "of this model's heads, got (2, 4)"),
+        ({"end_gates": torch.ones(3, 5)}, "of this model's heads, got (3, 5)"),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -529,17 +530,28 @@ def test_bad_options_are_refused(options, message):
         stitch(new_model(), new_model(), **arguments)
 
 
+@pytest.mark.parametrize("call", [stitch, stitched_score, stitched_predictions])
+def test_misspelt_options_are_refused(call):
+    model, batches = new_model(), make_batches()
+    between = () if call is stitch else (stitch(model, model, batches, level=1, epochs=0),)
+    where = {"level": 1} if call is stitch else {}
+    with pytest.raises(TypeError, match="fronts_gates"):
+        call(*between, model, model, batches, fronts_gates=random_mask(), **where)
+
+
 def test_unfit_models_are_refused():
     batches, model = make_batches(), new_model()
-    with raises("init='identity': the states of the front have 16 features, those of the end 24; 'least_squares' or"):
+    with raises(
+        "init: expected 'least_squares' or 'random' from 16 features of the front to 24 of the end, got 'identity'"
+    ):
         stitch(new_model(hidden_size=16), model, batches, level=1, init="identity")
-    with raises("level=3: BertModel has 2 layers; 0 (embeddings) to 2 would be right"):
+    with raises("level: expected 0 (embeddings) to 2, as BertModel has 2 layers, got 3"):
         stitch(new_model("bert", "BertModel", num_hidden_layers=2), model, batches, level=3)
-    with raises("end: XLMRobertaModel has no task head; a model for a task would be right"):
+    with raises("end: expected a model with a task head, got XLMRobertaModel"):
         stitch(model, model.base_model, batches, level=1)
-    with raises("model: 'gpt2' is not one of bert, "):
+    with raises("xlm-roberta, xlm-roberta-xl), got gpt2; stitch one of those"):
         stitch(new_model("gpt2", "GPT2Model"), model, batches, level=1)
-    with raises("model: 'Linear' is not one of bert, "):
+    with raises("xlm-roberta, xlm-roberta-xl), got Linear; stitch one of those"):
         stitch(nn.Linear(2, 2), model, batches, level=1)
 
 
@@ -547,10 +559,10 @@ def test_unfit_batches_are_refused():
     model, (batch, *_) = new_model(), make_batches()
     stitched = stitch(model, model, [inputs_of(batch)], level=1, epochs=0)  # needs no labels
     cases = [
-        (batch | {"labels": torch.full((5,), 3)}, "a label is 3, but the end model has 3 classes"),
-        (batch | {"labels": torch.zeros(5, 9).long()}, "labels of shape (5, 9) and torch.int64 do not fit the logits"),
-        (batch | {"labels": torch.zeros(5)}, "labels of shape (5,) and torch.float32 do not fit the logits"),
-        (inputs_of(batch), "batches must hold 'labels' to be scored, got only ['attention_mask', 'input_ids']"),
+        (batch | {"labels": torch.full((5,), 3)}, "labels of the 3 classes of the end model, got 3"),
+        (batch | {"labels": torch.zeros(5, 9).long()}, "of shape (5, 3), got those of shape (5, 9) and torch.int64"),
+        (batch | {"labels": torch.zeros(5)}, "of shape (5, 3), got those of shape (5,) and torch.float32"),
+        (inputs_of(batch), "batches: expected dicts that hold 'labels', got only ['attention_mask', 'input_ids']"),
     ]
     for level in (1, LAYERS):
         for bad, message in cases:
@@ -558,19 +570,19 @@ def test_unfit_batches_are_refused():
                 stitch(model, model, [bad], level=level)
             with raises(message):
                 stitched_score(Stitched(level, stitched.weight, stitched.bias), model, model, [bad])
-    with raises("batches: every label is -100, there is nothing to learn; epochs=0 needs no labels"):
+    with raises("batches: expected labels to learn from, got -100 everywhere; epochs=0 needs no labels"):
         stitch(model, model, [batch | {"labels": torch.full((5,), -100)}], level=1)
-    with raises("batches: attention_mask is 0 for all tokens; at least one token would be right"):
+    with raises("batches: expected at least one token, got an attention_mask that is 0 for all"):
         stitch(model, model, [batch | {"attention_mask": torch.zeros(5, 9).long()}], level=1)
-    with raises("batches: there is no batch to score"):
+    with raises("batches: expected at least one batch, got none"):
         stitched_score(stitched, model, model, [])
 
 
 def test_divergence_and_room_below_zero_are_refused():
     model = new_model()
-    with raises("lr=1e+308: training diverged, the mean losses of the epochs are ["):
+    with raises("lr: expected a rate at which training converges, got 1e+308 with mean losses of the epochs ["):
         stitch(model, model, make_batches(), level=LAYERS, lr=1e308, epochs=3)
-    with raises("training diverged"):  # in the only step
+    with raises("a rate at which training converges"):  # in the only step
         stitch(model, model, make_batches()[:1], level=LAYERS, lr=1e308, epochs=1)
-    with raises("max_bytes=-1: no room can be negative; 0 or more would be right"):
+    with raises("max_bytes: expected 0 or more, got -1"):
         StateCache(-1)

@@ -141,7 +141,7 @@ def test_a_hit_writes_nothing_and_hashes_once(ask, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["", "a/b", "..", ".hidden", "a b"])
 def test_kind_must_be_a_name(kind, home):
-    with pytest.raises(ValueError, match="kind is"):
+    with pytest.raises(ValueError, match="kind: expected a plain folder name"):
         get_or_build(kind, {}, print)
 
 
@@ -156,7 +156,7 @@ def test_key_must_be_plain_and_the_entry_is_named(ask, built, value):
 
 
 STAGE = '''"""A stage."""
-from xsub_utils.store import get_or_build
+from xsub_utils._internal.store import get_or_build
 
 def fill(folder):
     """Writes one file."""
@@ -300,7 +300,10 @@ def test_a_failed_build_leaves_nothing_and_keeps_its_error(home, error):
     assert stored(home) == []
 
 
-@pytest.mark.parametrize(("name", "message"), [("sub/", "wrote no file"), ("manifest.json", r"wrote manifest\.json")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("sub/", "build: expected at least one file"), ("manifest.json", r"got manifest\.json of a model")],
+)
 def test_a_build_must_write_files_of_its_own(home, name, message):
     def fill(folder):
         (folder / name).mkdir() if name.endswith("/") else (folder / name).write_text("{}")
@@ -490,7 +493,7 @@ def test_command_line_lists_and_verifies(ask, capsys):
 
 def test_command_line_runs_as_a_module_without_warnings(ask, home):
     folder = ask()
-    command = [sys.executable, "-W", "error", "-m", "xsub_utils.store", "--verify"]
+    command = [sys.executable, "-W", "error", "-m", "xsub_utils._internal.store", "--verify"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert folder.name in result.stdout
     assert result.stderr == ""

@@ -10,28 +10,20 @@ import torch
 from xsub_utils.attribution import top_k, tracin
 from xsub_utils.evaluation.scores import evaluate
 from xsub_utils.heads import masks
-from xsub_utils.study.nb02_pruning import tables as pruning
+from xsub_utils.study.conditions import AttributedHeads, Examples, Removed, true_relatedness
+from xsub_utils.study.nb02_pruning import searches
 from xsub_utils.study.nb03_similarity import kinship
-from xsub_utils.study.nb05_attribution import controls, examples, retraining, specialisation
+from xsub_utils.study.nb05_attribution import controls, examples, retraining, scores, specialisation
 from xsub_utils.study.nb05_attribution import tables as attribution
-from xsub_utils.study.nb05_attribution.controls import (
-    AGAIN,
-    ANY,
-    FULL,
-    MATCHED,
-    OTHER,
-    OWN,
-    RANDOM,
-    SEARCHED,
-    SHUFFLED,
-    Plan,
-)
-from xsub_utils.study.study import Study
-from xsub_utils.training import finetune
+from xsub_utils.study.nb05_attribution.controls import AttributedModel, AttributionPlan
+from xsub_utils.study.study import MODELS, Study
+from xsub_utils.training.folders import checkpoints
+
+FULL, OWN, AGAIN, OTHER, SHUFFLED, RANDOM, MATCHED, HALF, ANY = AttributedHeads
 
 CODES = ("qaa", "qab", "qba")
 SMALL = {"train_size": 64, "importance_size": 16, "validation_size": 40, "test_size": 16, "epochs": 2, "pool": 2}
-PLAN = Plan(8, 3, 6, sizes=(0.5,))
+PLAN = AttributionPlan(8, 3, 6, sizes=(0.5,))
 pytestmark = pytest.mark.usefixtures("module_home")
 
 
@@ -50,24 +42,25 @@ def own(shares):
     return specialisation.in_language(shares)
 
 
-def masks_of(study):
-    return list(controls.sets_of_heads(study, "nli", 0, PLAN))
+def head_sets(study):
+    return list(controls.head_sets(AttributedModel.of(study, "nli", 0), PLAN))
 
 
 def test_no_second_search_without_need(study, monkeypatch):
     searched = []
     monkeypatch.setattr(
-        controls.states, "subnetworks", lambda *given: searched.append(given[-1]) or pruning.subnetworks(*given)
+        controls.states, "subnetworks", lambda *given: searched.append(given[-1]) or searches.subnetworks(*given)
     )
+    model = AttributedModel.of(study, "nli", 0)
     for wanted, mask_seeds in (((FULL, OWN), [0]), ((FULL, AGAIN), [0, 1])):
         searched.clear()
-        assert {mask.condition for mask in controls.sets_of_heads(study, "nli", 0, PLAN, None, wanted)} == {*wanted}
+        assert {heads.condition for heads in controls.head_sets(model, PLAN, wanted)} == {*wanted}
         assert searched == mask_seeds
 
 
 def test_every_set_of_heads_is_looked_at_where_it_belongs(study):
-    found = masks_of(study)
-    subnetworks = pruning.subnetworks(study, "nli", 0, 0)
+    found = head_sets(study)
+    subnetworks = searches.subnetworks(study, "nli", 0, 0)
     for mask in found:
         expected = CODES if mask.condition in (FULL, OWN, ANY) else (mask.whose,)
         assert mask.languages == expected, mask.condition
@@ -79,41 +72,34 @@ def test_every_set_of_heads_is_looked_at_where_it_belongs(study):
         assert torch.equal(of[OWN, code], subnetwork)
         assert torch.equal(of[SHUFFLED, code].sum(1), subnetwork.sum(1))
         assert of[RANDOM, code].sum() == subnetwork.sum() and of[MATCHED, code].sum() >= subnetwork.sum()
-        searched = [step.mask for step in pruning.search(study, "nli", 0, code, 0).trajectory]
-        half = of.get((SEARCHED, code))
+        searched = [step.mask for step in searches.search(study, "nli", 0, code, 0).trajectory]
+        half = of.get((HALF, code))
         assert half is None or any(torch.equal(half, mask) and half.sum() < subnetwork.sum() for mask in searched)
-        again = pruning.subnetworks(study, "nli", 0, 1)[code]
+        again = searches.subnetworks(study, "nli", 0, 1)[code]
         assert torch.equal(of[AGAIN, code], again) if again.any() else (AGAIN, code) not in of
     assert of[ANY, ""].sum() == 24 and of[FULL, ""] is None
 
 
 def test_random_heads_are_as_accurate_as_can_be(study):
-    model, stop = study.model("nli", 0), study.batches("nli", "validation", "qab", 0)
-    mask = pruning.subnetworks(study, "nli", 0, 0)["qab"]
-    target = evaluate(model, stop, metric="accuracy", gates=mask)
-    found = abs(
-        evaluate(
-            model,
-            stop,
-            metric="accuracy",
-            gates=controls.as_accurate(study, "nli", "qab", 0, study.model_folder("nli", 0), mask),
-        )
-        - target
-    )
+    model, validation = study.model("nli", 0), study.batches("nli", "validation", "qab", 0)
+    mask = searches.subnetworks(study, "nli", 0, 0)["qab"]
+    target = evaluate(model, validation, metric="accuracy", gates=mask)
+    matched = controls.as_accurate(AttributedModel.of(study, "nli", 0), "qab", 0, mask)
+    found = abs(evaluate(model, validation, metric="accuracy", gates=matched) - target)
     size = torch.zeros(48, dtype=torch.bool)
     for kept in range(int(mask.sum()), 49, controls._STEP):
         like = size.clone()
         like[:kept] = True
         for draw in range(controls._DRAWS):
             other = masks.random_mask(like.view(4, 12), seed=draw)
-            assert found <= abs(evaluate(model, stop, metric="accuracy", gates=other) - target) + 1e-9
+            assert found <= abs(evaluate(model, validation, metric="accuracy", gates=other) - target) + 1e-9
 
 
 def test_shares_are_those_of_influence(study, shares):
-    mask = pruning.subnetworks(study, "nli", 0, 0)["qab"]
-    test, train = attribution._examples(study, "nli", 0, PLAN)
+    mask = searches.subnetworks(study, "nli", 0, 0)["qab"]
+    test, train = scores.examples_of(AttributedModel.of(study, "nli", 0), PLAN)
     sides = (examples.batches_of(study, study.task("nli"), rows) for rows in (train, test))
-    found = tracin.influence(finetune.checkpoints(study.model_folder("nli", 0)), *sides, gates=mask)
+    found = tracin.influence(checkpoints(study.model_folder("nli", 0)), *sides, gates=mask)
     expected = top_k.top_shares(found.scores, train["language"].tolist(), count=PLAN.top)
     rows = shares[(shares["condition"] == OWN) & (shares["epoch"] == 0) & (shares["sign"] == "positive")]
     for place in np.flatnonzero(test["language"] == "qab"):
@@ -150,7 +136,7 @@ def test_groups_of_parameters_rank_too(study, shares):
 
 def test_scores_are_those_of_evaluate(study):
     table = attribution.accuracies(study, "nli", 0, PLAN)
-    for mask in masks_of(study)[:4]:
+    for mask in head_sets(study)[:4]:
         rows = table[(table["whose"] == mask.whose) & (table["kept"] == mask.kept)]
         for code in mask.languages:
             score = evaluate(
@@ -175,7 +161,9 @@ def test_texts_without_translations_are_taken_language_by_language(study):
     chosen = examples.alike(study, "reviews", "train", 5, None)
     assert chosen.groupby("language").size().to_dict() == dict.fromkeys(CODES, 5)
     assert attribution.translations(study, "reviews", 0, PLAN).empty
-    with pytest.raises(ValueError, match=r"80 per language are asked for, q.. has 64"):
+    with pytest.raises(
+        ValueError, match=r"attributed_train_size: expected at most 64, the .* of q.., got 80"
+    ):
         examples.alike(study, "reviews", "train", 80, None)
 
 
@@ -188,7 +176,7 @@ def test_words_of_both_texts_count(study):
 def test_translations_beside_chance(study):
     table = attribution.translations(study, "nli", 0, PLAN)
     assert set(table["condition"]) == {FULL, OWN}
-    assert len(table) == 3 * (3 + sum(bool(mask.any()) for mask in pruning.subnetworks(study, "nli", 0, 0).values()))
+    assert len(table) == 3 * (3 + sum(bool(mask.any()) for mask in searches.subnetworks(study, "nli", 0, 0).values()))
     assert table["translated"].between(0, 1).all() and table["chance"].between(0, 1).all()
 
 
@@ -238,10 +226,9 @@ def test_contrasts_take_the_control_from_the_own_subnetwork(own):
 
 
 def test_points_have_rise_and_score(own, study):
-    scores = attribution.accuracies(study, "nli", 0, PLAN)
-    points = specialisation.against_accuracy(own, scores)
+    points = specialisation.against_accuracy(own, attribution.accuracies(study, "nli", 0, PLAN))
     assert FULL not in set(points["condition"]) and points["retained"].notna().all()
-    assert len(points) == sum(len(mask.languages) for mask in masks_of(study) if mask.condition != FULL)
+    assert len(points) == sum(len(mask.languages) for mask in head_sets(study) if mask.condition != FULL)
     damage = specialisation.damage(points.assign(rise=1 - points["retained"]))
     assert damage["rho"].item() == pytest.approx(1) or points["retained"].nunique() == 1
 
@@ -257,22 +244,22 @@ def test_cross_language_shares_leave_the_own_language_out(shares, study):
     np.testing.assert_allclose(masks.groupby("a")["share"].sum(), 1)
     assert masks.set_index(["a", "b"])["likeness"]["qab", "qaa"] == 0.5
     found = specialisation.correlations(pairs, CODES).set_index("measure")
-    assert set(found.index) == {"masks", *(f"true relatedness, {kind}" for kind in truth)}
+    assert set(found.index) == {"masks", *(true_relatedness(kind) for kind in truth)}
     perfect = specialisation.correlations(masks.assign(likeness=masks["share"]), CODES)
     assert perfect["rho"].item() == pytest.approx(1)
 
 
 def test_examples_are_removed_by_influence_and_models_trained_again(study):
     table = retraining.removals(study, "nli", 0, ["qab"], 12, 6, share=0.25)
-    assert list(table["removed"]) == ["nothing", "most helpful", "most harmful", "random", "random, alike"]
+    assert list(table["removed"]) == list(Removed)
     assert table["change"].iloc[0] == 0 and table["confidence"].between(0, 1).all()
     assert table["confidence"].nunique() > 1
     rows = retraining._pool(study, "nli", dict.fromkeys(CODES, 12))
     base = retraining._trained(study, "nli", 0, rows)
     test = study.task("nli").examples("test", "qab").head(6)
-    scores = retraining._scores(study, "nli", base, rows, test, together=True)
+    together = retraining._scores(study, "nli", base, rows, test, together=True)
     each = retraining._scores(study, "nli", base, rows, test, together=False)
-    torch.testing.assert_close(scores[0], each.mean(0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(together[0], each.mean(0), atol=1e-4, rtol=1e-4)
     order = each.mean(0).argsort(descending=True)
     alike = retraining._alike(rows, order[:9].numpy(), np.random.default_rng(0))
     for column in ("language", "label"):
@@ -288,10 +275,28 @@ def test_a_language_may_have_more_less_or_no_data(study):
     assert "qab" not in set(table.loc[table["factor"] == 0, "train"])
     chance = table[table["train"] == "qab"].groupby("factor")["chance"].first()
     assert chance.to_dict() == pytest.approx({0.5: 4 / 20, 2.0: 16 / 32})
-    with pytest.raises(ValueError, match="asked for, there are 64 per language"):
+    sizes = retraining.at_each_size(table).set_index(["factor", "examples"])["share"]
+    of_others = table.query("factor == 2 and train == 'qab' and language != 'qab'")["share"].mean()
+    assert sizes[2.0, Examples.OF_OTHERS] == pytest.approx(of_others)
+    assert set(sizes.index) == {(factor, examples) for factor in (0.5, 2.0) for examples in Examples}
+    unseen = retraining.without_language(table, CODES)
+    assert unseen[["a", "b"]].to_numpy().tolist() == [["qab", "qaa"], ["qab", "qba"]]
+    np.testing.assert_allclose(unseen["share"].sum(), 1)
+    with pytest.raises(
+        ValueError, match=r"size: expected at most 64, the .* of qab, got 80"
+    ):
         retraining.imbalances(study, "nli", 0, ["qab"], 40, 2, 4, factors=(2,))
 
 
 def test_another_plan_is_another_table(study, shares):
     other = attribution.shares(replace(study), "nli", 0, PLAN._replace(top=3))
     assert not np.allclose(other["share"], shares["share"])
+
+
+def test_checkpoints_come_from_the_one_cache_of_models(study):
+    folder = study.model_folder("nli", 0)
+    MODELS.clear()
+    models = scores._checkpoints(folder)
+    assert len(models) == 2 and all(a is b for a, b in zip(models, scores._checkpoints(folder), strict=True))
+    MODELS.clear()
+    assert scores._checkpoints(folder)[0] is not models[0]

@@ -11,16 +11,18 @@ import pytest
 import torch
 import yaml
 from scipy.stats import spearmanr
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, BertTokenizerFast
 
 from xsub_utils.data.minibabel import examples as minibabel
 from xsub_utils.data.minibabel import languages as invented
 from xsub_utils.similarity import hidden_states
 from xsub_utils.statistics.variance import DESIGN
+from xsub_utils.study.conditions import Relation
 from xsub_utils.study.nb01_finetuning import tables as finetuning
 from xsub_utils.study.nb02_pruning import tables as pruning
 from xsub_utils.study.nb03_similarity import kinship, overlaps
 from xsub_utils.study.nb03_similarity import representations as states
+from xsub_utils.study.nb03_similarity.likeness import likeness as likeness_of
 from xsub_utils.study.study import Study, load_model
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +74,7 @@ def test_pairs_differ_in_one_respect_or_in_task_and_language():
     found = some_masks()
     table = overlaps.pairs(found)
     # a pair for each two values of one factor, times all values of the others; both at once cross in two ways
-    counts = {"mask seed": 8, "model seed": 8, "language": 8, "task": 8, "task and language": 8}
+    counts = {"mask_seed": 8, "model_seed": 8, "language": 8, "task": 8, "task_and_language": 8}
     assert table["differs"].value_counts().to_dict() == counts
     for row in table.to_dict("records"):
         one = tuple(row[factor] for factor in overlaps.FACTORS)
@@ -117,8 +119,8 @@ def test_summary_is_a_mean_with_its_range_over_tasks():
     assert list(found.index) == list(product(overlaps.DIFFERS.values(), MEASURED))
     means = table.groupby("differs")["jaccard"].mean()
     np.testing.assert_allclose(found.xs("jaccard", level="measure")["mean"], means[list(overlaps.DIFFERS.values())])
-    by_task = table[table["differs"] == "mask seed"].groupby("task")["jaccard"].mean()
-    limits = found.loc[("mask seed", "jaccard"), ["low", "high"]]
+    by_task = table[table["differs"] == "mask_seed"].groupby("task")["jaccard"].mean()
+    limits = found.loc[("mask_seed", "jaccard"), ["low", "high"]]
     np.testing.assert_allclose(limits, sorted(by_task))
     one = found.loc["task"]
     assert (one["low"] == one["mean"]).all() and (one["high"] == one["mean"]).all(), "one pair of tasks spans nothing"
@@ -197,7 +199,7 @@ def test_variance_is_of_tasks_where_only_these_matter():
     importance = importance_table(GRID, [weight[task] for task, *_ in GRID])
     table = overlaps.variance({key: kept[key[0]] for key in GRID}, importance)
     assert list(zip(table["quantity"], table["component"], strict=True)) == list(
-        product(["heads kept", "head importance"], DESIGN)
+        product(["heads_kept", "head_importance"], DESIGN)
     )
     np.testing.assert_allclose(table["share"], [float(name == "task") for name in table["component"]], atol=1e-12)
 
@@ -248,10 +250,10 @@ def test_scaling_keeps_the_distances_of_points_in_a_plane():
 
 def test_clusters_find_the_groups_that_are_there():
     eye = np.eye(6)
-    groups = {"task": eye[:2], "task and language": eye[:4], "model": eye[:4]}
+    groups = {"task": eye[:2], "task_and_language": eye[:4], "model": eye[:4]}
     number = {
         "task": lambda task, *_: TASKS.index(task),
-        "task and language": lambda task, code, *_: 2 * TASKS.index(task) + LANGUAGES.index(code),
+        "task_and_language": lambda task, code, *_: 2 * TASKS.index(task) + LANGUAGES.index(code),
         "model": lambda task, _, seed, __: 2 * TASKS.index(task) + seed,
     }
     for name, centres in groups.items():
@@ -263,50 +265,47 @@ def test_clusters_find_the_groups_that_are_there():
             "task": 2,
             "model": 4,
             "language": 2,
-            "task and language": 4,
+            "task_and_language": 4,
         }
 
 
 # Parameters and sub-words
 
 
-def test_parameters_removed_by_hand(study, monkeypatch):
+def test_parameter_sparsity_by_hand(study, monkeypatch):
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20}
     config = AutoConfig.for_model("bert", vocab_size=60, max_position_embeddings=40, **sizes)
     model = AutoModel.from_config(config)
     monkeypatch.setattr(Study, "model_folder", lambda *_: Path())
     monkeypatch.setattr(overlaps, "load_model", lambda _: model)
     monkeypatch.setattr(pruning, "subnetworks", lambda *_: {"qaa": mask("x..", "xxx"), "qba": mask("xx.", "...")})
-    table = overlaps.parameters_removed(study, "nli", 0, 1)
+    table = overlaps.parameter_sparsity(study, "nli", 0, 1)
     assert (table[["task", "seed", "mask_seed"]] == ["nli", 0, 1]).to_numpy().all()
     head = 4 * 24 * 8 + 3 * 8  # query, key, value and output, the first three with biases
     layer = 4 * (24 * 24 + 24) + (24 * 20 + 20) + (20 * 24 + 24) + 2 * 2 * 24
-    whole = (60 + 40 + 2) * 24 + 2 * 24 + 2 * layer + 24 * 24 + 24
+    full = (60 + 40 + 2) * 24 + 2 * 24 + 2 * layer + 24 * 24 + 24
     assert overlaps._layer_parameters(model) == {0: layer, 1: layer}
-    removed = table.set_index(["language", "layer"])["removed"]
-    assert list(removed.index) == list(product(["qaa", "qba"], ["1", "2", "all"]))
-    gone = {("qaa", "1"): 2 * head / layer, ("qaa", "2"): 0, ("qaa", "all"): 2 * head / whole}
-    assert removed.loc["qaa"].tolist() == pytest.approx(list(gone.values()))
-    assert removed["qba", "1"] == pytest.approx(head / layer)
+    sparsity = table.set_index(["language", "layer"])["sparsity"]
+    assert list(sparsity.index) == list(product(["qaa", "qba"], ["1", "2", "all"]))
+    gone = {("qaa", "1"): 2 * head / layer, ("qaa", "2"): 0, ("qaa", "all"): 2 * head / full}
+    assert sparsity.loc["qaa"].tolist() == pytest.approx(list(gone.values()))
+    assert sparsity["qba", "1"] == pytest.approx(head / layer)
     rest = (24 * 20 + 20) + (20 * 24 + 24) + 2 * 2 * 24  # nothing of attention but, at most, the bias of its output
-    assert removed["qba", "2"] == pytest.approx(1 - (rest + 24) / layer)
+    assert sparsity["qba", "2"] == pytest.approx(1 - (rest + 24) / layer)
 
 
-class Words:
-    """A tokenizer of whole words."""
-
-    all_special_ids = ()
-
-    def __call__(self, texts, add_special_tokens):
-        return {"input_ids": [[ord(word) for word in text.split()] for text in texts]}
+def words_of(letters, folder):
+    """A tokenizer whose sub-words are single letters."""
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]), "utf-8")
+    return BertTokenizerFast(str(folder / "vocab.txt"))
 
 
-def test_shared_tokens_by_hand(study, monkeypatch):
+def test_shared_tokens_by_hand(study, monkeypatch, tmp_path):
     texts = {"qaa": ["a b", "c d e"], "qab": ["a b c d", "c"], "qba": ["x", "y"]}
     monkeypatch.setattr(overlaps, "parallel", lambda _: texts)
-    monkeypatch.setattr(Study, "tokenizer", lambda _: Words())
+    monkeypatch.setattr(Study, "tokenizer", lambda _: words_of("abcdexy", tmp_path))
     table = overlaps.shared_tokens(study)
-    assert set(table) == set(kinship.CELLS) and set(table["measure"]) == {"shared sub-words"}
+    assert set(table) == set(kinship.CELLS) and set(table["measure"]) == {"shared_subwords"}
     found = table.set_index(["a", "b"])["value"].to_dict()
     unequal = dict.fromkeys([("qaa", "qba"), ("qab", "qba"), ("qba", "qaa"), ("qba", "qab")], 0)
     assert found == pytest.approx(unequal | {("qaa", "qab"): (2 / 4 + 1) / 2, ("qab", "qaa"): (1 + 1 / 3) / 2})
@@ -372,7 +371,7 @@ def test_languages_without_sentences_in_common_are_refused(study, monkeypatch):
     rows = study.task("parallel").examples("test")
     apart = rows.assign(id=rows["id"] + rows["language"].where(rows.index % 4 > 0, ""))
     monkeypatch.setattr(type(study.task("parallel")), "examples", lambda *_: apart)
-    with pytest.raises(ValueError, match="at least 8 with equal ids"):
+    with pytest.raises(ValueError, match="at least 8 sentences with equal ids"):
         states.parallel(study)
 
 
@@ -403,7 +402,7 @@ def test_rows_of_states_are_the_sentences_in_their_order(study):
 
 
 def test_what_is_stored_is_not_computed_again(study, views, within, across, drawn, monkeypatch):
-    monkeypatch.setattr("xsub_utils.representations.pooled_states", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("xsub_utils.similarity.hidden_states.pooled_states", lambda *_, **__: pytest.fail("read again"))
     again = states.states(study, "nli", 0, 0)
     assert torch.equal(again["own", "qba"]["first"][3], views["own", "qba"]["first"][3])
     pd.testing.assert_frame_equal(states.within_model(study, "nli", 0, (0, 1)), within)
@@ -415,10 +414,10 @@ def test_what_is_stored_is_not_computed_again(study, views, within, across, draw
 def test_within_model_has_all_comparisons(within):
     assert set(within) == {"task", "seed", "language", "against", "other", "whose", "pool", "level", "cka"}
     assert within.groupby("against")["other"].unique().map(set).to_dict() == {
-        "full model": {"own subnetwork", "untrained twin", "random heads", "shuffled sentences", "another language's"},
-        "own subnetwork": {"random heads", "shuffled sentences", "other mask seed", "another language's"},
+        "full": {"own", "untrained", "random_heads", "shuffled_sentences", "other_language"},
+        "own": {"random_heads", "shuffled_sentences", "other_mask_seed", "other_language"},
     }
-    others = within[within["other"] == "another language's"][["language", "whose"]].drop_duplicates()
+    others = within[within["other"] == "other_language"][["language", "whose"]].drop_duplicates()
     assert others.values.tolist() == [list(pair) for pair in combinations(CODES, 2)], (
         "each pair on one side's sentences"
     )
@@ -430,21 +429,21 @@ def test_within_model_has_all_comparisons(within):
 
 def test_without_other_mask_seeds_there_is_no_other_data_seed(study, views, within):
     table = states.within_model(study, "nli", 0, [0])
-    same = within[within["other"] != "other mask seed"].reset_index(drop=True)
+    same = within[within["other"] != "other_mask_seed"].reset_index(drop=True)
     pd.testing.assert_frame_equal(table, same)
 
 
 def test_controls_behave(within):
     mean = within[within["pool"] == "mean"].groupby(["against", "other", "level"])["cka"].mean().unstack("level")
-    assert (mean.xs("shuffled sentences", level="other").abs() < 0.2).to_numpy().all()
-    embeddings = mean.loc[[("full model", "own subnetwork"), ("own subnetwork", "another language's")], 0]
+    assert (mean.xs("shuffled_sentences", level="other").abs() < 0.2).to_numpy().all()
+    embeddings = mean.loc[[("full", "own"), ("own", "other_language")], 0]
     np.testing.assert_allclose(embeddings, 1, err_msg="masks change nothing before the first layer")
-    assert mean.loc[("full model", "untrained twin"), 0] < 1
+    assert mean.loc[("full", "untrained"), 0] < 1
 
 
 def test_level_maps_are_one_on_the_diagonal_of_the_same_model(study, views):
     table = states.level_maps(study, ["nli"], [0], 0)
-    assert list(dict.fromkeys(table["other"])) == ["the same model", "its own subnetwork"]
+    assert list(dict.fromkeys(table["other"])) == ["same_model", "its_own"]
     same, own = (
         rows.pivot(index="level", columns="level_b", values="cka") for _, rows in table.groupby("other", sort=False)
     )
@@ -458,14 +457,14 @@ def test_across_languages_has_all_measures_and_controls(across):
     assert list(across) == ["a", "b", "heads", "measure", "level", "value", "task", "seed"]
     assert set(zip(across["a"], across["b"], strict=True)) == set(combinations(CODES, 2))
     measures = across.groupby("heads", sort=False)["measure"].unique().map(list).to_dict()
-    few = [*states.CONTROLLED, "CKA, first token"]
-    every = [*states.MEASURES, "RSA-regress", few[-1]]
+    few = [*states.CONTROLLED, "cka_first"]
+    every = [*states.MEASURES, "rsa_regress", few[-1]]
     assert measures == {"full": every, "shuffled": every, "own": few, "untrained": few}
     assert set(across[across["heads"] == "shuffled"]["a"]) == {"qaa"}, "pairs of the first language are enough"
-    assert set(across[across["measure"] == "CKA, first token"]["level"]) == {1, 2, 3, 4}
+    assert set(across[across["measure"] == "cka_first"]["level"]) == {1, 2, 3, 4}
     mean = across.groupby(["heads", "measure"])["value"].mean()
-    assert abs(mean["shuffled", "CKA"]) < 0.2 and mean["shuffled", "retrieval"] < 0.2
-    assert mean["full", "CKA"] > mean["shuffled", "CKA"] + 0.2
+    assert abs(mean["shuffled", "cka"]) < 0.2 and mean["shuffled", "retrieval"] < 0.2
+    assert mean["full", "cka"] > mean["shuffled", "cka"] + 0.2
 
 
 # States, made by hand
@@ -497,11 +496,11 @@ def test_between_models_compares_seeds_and_tasks(made):
     keys = ["task", "seed", "task_b", "language", "against", "other", "whose", "pool", "level"]
     assert list(table) == [*keys, "cka"] and len(table) == 2 * 3 * 2, "both ways"
     found = table[table["pool"] == "mean"].groupby(["against", "other"])["cka"].mean()
-    assert found["full model", "other model seed"] == pytest.approx(1), "turned and moved is the same"
-    assert found["own subnetwork", "other model seed"] == pytest.approx(1), "and so is stretched"
-    assert abs(found["own subnetwork", "other model seed, random heads"]) < 0.2
+    assert found["full", "other_model_seed"] == pytest.approx(1), "turned and moved is the same"
+    assert found["own", "other_model_seed"] == pytest.approx(1), "and so is stretched"
+    assert abs(found["own", "other_model_seed_random"]) < 0.2
     table = states.between_models(made, ["nli", "ner"], [0], 0)
-    assert set(table["other"]) == {"other task", "other task, random heads"}
+    assert set(table["other"]) == {"other_task", "other_task_random"}
     assert set(zip(table["task"], table["task_b"], strict=True)) == {("nli", "ner"), ("ner", "nli")}
     assert (table["cka"].abs() < 0.2).all()
 
@@ -513,16 +512,16 @@ def test_one_model_has_no_other(made):
 
 def test_level_maps_name_other_models(made):
     table = states.level_maps(made, ["nli"], [0, 1], 0).set_index("other")["cka"]
-    assert list(table.index) == ["the same model", "its own subnetwork", "another model seed"]
-    assert table["the same model"] == pytest.approx(1) and table["another model seed"] == pytest.approx(1)
+    assert list(table.index) == ["same_model", "its_own", "another_model_seed"]
+    assert table["same_model"] == pytest.approx(1) and table["another_model_seed"] == pytest.approx(1)
     tasks = states.level_maps(made, ["nli", "ner"], [0], 0).set_index("other")["cka"]
-    assert list(tasks.index) == ["the same model", "its own subnetwork", "another task"]
-    assert abs(tasks["another task"]) < 0.2
+    assert list(tasks.index) == ["same_model", "its_own", "another_task"]
+    assert abs(tasks["another_task"]) < 0.2
 
 
 def test_sentences_that_are_all_alike_have_no_likeness():
     flat = torch.ones(8, 3)
-    found = states.likeness(flat, noise(0, 8).float(), states.MEASURES)
+    found = likeness_of(flat, noise(0, 8).float(), states.MEASURES)
     assert list(found) == list(states.MEASURES) and np.isnan(list(found.values())).all()
     (cell,) = states._cells({"mean": {1: flat}}, {"mean": {1: noise(0, 8).float()}})
     assert np.isnan(cell[-1])
@@ -552,10 +551,10 @@ def test_likeness_of_masks_takes_languages_alone():
     pairs = overlaps.pairs(some_masks())
     table = kinship.of_masks(pairs)
     assert list(table) == kinship.CELLS and len(table) == 2 * 8
-    found = table[table["measure"] == "mask Jaccard"].groupby(["task", "seed", "a", "b"])["value"].mean()
+    found = table[table["measure"] == "mask_jaccard"].groupby(["task", "seed", "a", "b"])["value"].mean()
     between = overlaps.between_languages(pairs, LANGUAGES, "jaccard").set_index(["task", "a", "b"])["jaccard"]
     assert found["nli", :, "qaa", "qba"].mean() == pytest.approx(between["nli", "qaa", "qba"])
-    assert set(table["measure"]) == {"mask Jaccard", "mask Jaccard above chance"}
+    assert set(table["measure"]) == {"mask_jaccard", "mask_jaccard_above_chance"}
 
 
 def test_likeness_of_importance_by_hand():
@@ -576,14 +575,14 @@ def test_likeness_of_importance_by_hand():
 
 def test_likeness_of_states_takes_layers_and_other_languages():
     columns = ["task", "seed", "language", "against", "other", "whose", "pool", "level", "cka"]
-    own, other = "own subnetwork", "another language's"
+    own, other = "own", "other_language"
     within = [
         ("nli", 0, "qaa", own, other, "qba", "mean", 0, 1.0),
         ("nli", 0, "qaa", own, other, "qba", "mean", 1, 0.6),
         ("nli", 0, "qaa", own, other, "qba", "mean", 2, 0.2),
         ("nli", 0, "qaa", own, other, "qba", "first", 1, 0.9),
-        ("nli", 0, "qaa", "full model", other, "qba", "mean", 1, 0.9),
-        ("nli", 0, "qaa", own, "random heads", "", "mean", 1, 0.9),
+        ("nli", 0, "qaa", "full", other, "qba", "mean", 1, 0.9),
+        ("nli", 0, "qaa", own, "random_heads", "", "mean", 1, 0.9),
     ]
     across = [
         *(("full", 0, 1.0), ("full", 1, 0.5), ("full", 2, 0.7)),
@@ -592,16 +591,16 @@ def test_likeness_of_states_takes_layers_and_other_languages():
     table = kinship.of_states(
         pd.DataFrame(within, columns=columns),
         pd.DataFrame(across, columns=["heads", "level", "value"]).assign(
-            a="qaa", b="qba", measure="CKA", task="nli", seed=0
+            a="qaa", b="qba", measure="cka", task="nli", seed=0
         ),
     )
     assert set(table) == set(kinship.CELLS) and set(zip(table["a"], table["b"], strict=True)) == {("qaa", "qba")}
     assert table.set_index("measure")["value"].to_dict() == pytest.approx(
         {
-            "CKA of subnetworks": 0.4,
-            "CKA of translations": 0.6,
-            "CKA of translations, own subnetworks": 0.3,
-            "CKA of translations, untrained twin": 0.1,
+            "cka_of_subnetworks": 0.4,
+            "cka_of_translations": 0.6,
+            "cka_of_translations_own": 0.3,
+            "cka_of_translations_untrained": 0.1,
         }
     )
 
@@ -611,19 +610,18 @@ def test_states_of_the_study_fit(within, across):
     assert (table.groupby("measure").size() == 3).all(), "one row for each pair of three languages"
     curves = kinship.with_relation(across, Study(CODES))
     assert list(curves) == ["task", "seed", "measure", "relation", "level", "value"]
-    sides = [kin + side for kin in kinship.KIN.values() for side in kinship.SIDES.values()]
-    assert list(dict.fromkeys(curves["relation"])) == [*sides, "shuffled sentences"]
-    cka = across[(across["measure"] == "CKA") & (across["level"] == 2)].set_index(["a", "b", "heads"])["value"]
-    found = curves[(curves["measure"] == "CKA") & (curves["level"] == 2)].set_index("relation")["value"]
+    assert list(dict.fromkeys(curves["relation"])) == list(Relation)
+    cka = across[(across["measure"] == "cka") & (across["level"] == 2)].set_index(["a", "b", "heads"])["value"]
+    found = curves[(curves["measure"] == "cka") & (curves["level"] == 2)].set_index("relation")["value"]
     assert found["related"] == pytest.approx(cka["qaa", "qab", "full"])
     unrelated = [cka[a, "qba", "own"] for a in ("qaa", "qab")]
-    assert found["unrelated, own subnetworks"] == pytest.approx(np.mean(unrelated))
-    assert found["related, untrained twin"] == pytest.approx(cka["qaa", "qab", "untrained"])
+    assert found["unrelated_own"] == pytest.approx(np.mean(unrelated))
+    assert found["related_untrained"] == pytest.approx(cka["qaa", "qab", "untrained"])
 
 
 def crossed(task, own, other):
     rows = [(task, 0, "qaa", "own", "qaa", 0.9, 0.0), (task, 0, "qba", "own", "qba", own, 0.0)]
-    rows += [(task, 0, "qaa", "other", "qba", other, other - own)]
+    rows += [(task, 0, "qaa", "other_language", "qba", other, other - own)]
     return pd.DataFrame(rows, columns=["task", "seed", "mask", "control", "language", "score", "difference"])
 
 
@@ -718,26 +716,26 @@ def test_unknown_relatedness_leaves_its_cells_out():
 
 def test_stability_takes_chance_and_ceiling_from_their_rows():
     pairs = overlaps.pairs(some_masks())
-    own, full = "own subnetwork", "full model"
+    own, full = "own", "full"
     rows = [
-        (own, "other mask seed", "nli", 0.8),
-        (own, "other mask seed", "ner", 0.6),
-        (own, "random heads", "nli", 0.1),
-        (full, "random heads", "nli", 0.9),
-        (full, "other model seed", "nli", 0.95),
-        (own, "other model seed", "nli", 0.5),
-        (own, "other model seed, random heads", "nli", 0.2),
+        (own, "other_mask_seed", "nli", 0.8),
+        (own, "other_mask_seed", "ner", 0.6),
+        (own, "random_heads", "nli", 0.1),
+        (full, "random_heads", "nli", 0.9),
+        (full, "other_model_seed", "nli", 0.95),
+        (own, "other_model_seed", "nli", 0.5),
+        (own, "other_model_seed_random", "nli", 0.2),
     ]
     table = pd.DataFrame(rows, columns=["against", "other", "task", "cka"]).assign(pool="mean", level=1, seed=0)
     far = table.assign(cka=-1.0)
     states_of = pd.concat([table, far.assign(level=0), far.assign(pool="first")])
-    between = states_of["other"].str.contains("model seed")
+    between = states_of["other"].str.contains("model_seed")
     found = kinship.stability(pairs, states_of[~between], states_of[between]).set_index(["measure", "seed"])
-    assert list(found.index) == list(product(["mask Jaccard", "CKA of states"], ["mask seed", "model seed"]))
-    seeds = pairs[pairs["differs"] == "model seed"]
+    assert list(found.index) == list(product(["mask_jaccard", "cka_of_states"], ["mask_seed", "model_seed"]))
+    seeds = pairs[pairs["differs"] == "model_seed"]
     expected = [seeds.groupby("task")["jaccard"].mean().mean(), *seeds[["expected_within", "ceiling"]].mean()]
-    assert found.loc[("mask Jaccard", "model seed"), ["mean", "chance", "ceiling"]].tolist() == pytest.approx(expected)
-    data, model = (found.loc[("CKA of states", seed)] for seed in ("mask seed", "model seed"))
+    assert found.loc[("mask_jaccard", "model_seed"), ["mean", "chance", "ceiling"]].tolist() == pytest.approx(expected)
+    data, model = (found.loc[("cka_of_states", seed)] for seed in ("mask_seed", "model_seed"))
     assert data.tolist() == pytest.approx([0.7, 0.6, 0.8, 0.1, 1.0])
     assert model[["mean", "chance", "ceiling"]].tolist() == pytest.approx([0.5, 0.2, 0.95])
     assert model[["low", "high"]].tolist() == pytest.approx([0.5, 0.5])
@@ -746,9 +744,9 @@ def test_stability_takes_chance_and_ceiling_from_their_rows():
 def test_stability_needs_a_second_seed(made, study, within):
     """One model and one mask seed: nothing to say, and no complaint."""
     pairs = overlaps.pairs({key: one for key, one in some_masks().items() if key[2:] == (0, 0)})
-    single = within[within["other"] != "other mask seed"]
+    single = within[within["other"] != "other_mask_seed"]
     assert kinship.stability(pairs, single, states.between_models(made, ["nli"], [0], 0)).empty
-    assert list(kinship.stability(pairs, within, states.between_models(made, ["nli"], [0], 0))["seed"]) == ["mask seed"]
+    assert list(kinship.stability(pairs, within, states.between_models(made, ["nli"], [0], 0))["seed"]) == ["mask_seed"]
 
 
 # Real text

@@ -12,20 +12,36 @@ from xsub_utils.data.minibabel import languages as truth
 from xsub_utils.evaluation.scores import evaluate
 from xsub_utils.heads.removal import head_weights
 from xsub_utils.similarity.overlap import jaccard
-from xsub_utils.study.nb02_pruning import tables as pruning
-from xsub_utils.study.nb05_attribution import tables as attribution
-from xsub_utils.study.nb05_attribution.controls import FULL, MATCHED, OTHER, OWN, Plan
+from xsub_utils.study.conditions import (
+    AttributedHeads,
+    Dial,
+    Difference,
+    Likeness,
+    ModelThrough,
+    Through,
+    Training,
+    Variant,
+    Way,
+)
+from xsub_utils.study.nb02_pruning import searches
+from xsub_utils.study.nb05_attribution.controls import AttributedModel, AttributionPlan
+from xsub_utils.study.nb05_attribution.examples import batches_of
+from xsub_utils.study.nb05_attribution.scores import attributed, attributed_each
+from xsub_utils.study.nb06_sparse import composition, own_heads
+from xsub_utils.study.nb06_sparse import dials as sparse_dials
 from xsub_utils.study.nb06_sparse import models as sparse
-from xsub_utils.study.nb06_sparse import own_heads
 from xsub_utils.study.nb06_sparse import tables as modularity
+from xsub_utils.study.nb06_sparse.models import Size
 from xsub_utils.study.study import Study
 from xsub_utils.training import sparse as sparse_training
 from xsub_utils.training.finetune import checkpoints, load_finetuned
 
 CODES = ("qaa", "qab", "qba")
 SMALL = {"train_size": 64, "importance_size": 16, "validation_size": 40, "test_size": 16, "epochs": 2, "pool": 2}
-PLAN = Plan(8, 3, 6, correct=False, sizes=())
-HEADS = (sparse.OWN, sparse.OTHER, sparse.RANDOM, sparse.SAME, sparse.SAME_RANDOM)
+PLAN = AttributionPlan(8, 3, 6, correct=False, sizes=())
+FULL, OWN, OTHER = AttributedHeads.FULL, AttributedHeads.OWN, AttributedHeads.OTHER_LANGUAGE
+MATCHED, EACH = AttributedHeads.RANDOM_AS_ACCURATE, own_heads.EACH
+HEADS = tuple(Variant)[2:7]  # trained through masks of heads
 CONDITIONS = (FULL, OWN, MATCHED)
 pytestmark = pytest.mark.usefixtures("module_home")
 
@@ -37,7 +53,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def scores(study):
-    return sparse.scores(study, "nli", 0, sparse.VARIANTS)
+    return sparse.scores(study, "nli", 0, tuple(Variant))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +67,7 @@ def parameters(folder):
 
 def test_all_variants_start_alike_and_take_as_many_steps(study):
     steps = {}
-    for variant in sparse.VARIANTS:
+    for variant in tuple(Variant):
         folder = sparse.folder(study, "nli", 0, variant)
         assert len(checkpoints(folder)) == 2
         steps[variant] = pd.read_csv(folder / "log.csv")["step"].max()
@@ -73,7 +89,7 @@ def test_weights_of_heads_that_nobody_trains_stay_those_of_the_encoder(variant, 
     )
 
 
-@pytest.mark.parametrize("variant", [sparse.LARGEST, sparse.WEIGHTS])
+@pytest.mark.parametrize("variant", [Variant.SPARSE_LARGEST_CHANGES, Variant.SPARSE_RANDOM_WEIGHTS])
 def test_a_tenth_of_the_encoder_moves(variant, study):
     start, found = (
         dict(study.start("nli", 0).named_parameters()),
@@ -86,22 +102,22 @@ def test_a_tenth_of_the_encoder_moves(variant, study):
     largest = sparse.largest_changes(study, "nli", 0)
     assert sum(int(mask.sum()) for mask in largest.values()) == round(0.1 * size)
     within = sum(int((found[name] != start[name])[largest[name]].sum()) for name in inside)
-    assert (within == moved) == (variant == sparse.LARGEST)
+    assert (within == moved) == (variant == Variant.SPARSE_LARGEST_CHANGES)
 
 
 def test_heads_are_those_that_the_variant_names(study):
-    own = sparse.heads_of(study, "nli", 0, sparse.OWN)
-    usual = pruning.subnetworks(study, "nli", 0, 0)
+    own = sparse.heads_of(study, "nli", 0, Variant.SPARSE_OWN)
+    usual = searches.subnetworks(study, "nli", 0, 0)
     kept = [code for code in CODES if usual[code].any()]
     assert kept and all(torch.equal(own[code], usual[code]) for code in kept)
-    other = sparse.heads_of(study, "nli", 0, sparse.OTHER)
+    other = sparse.heads_of(study, "nli", 0, Variant.SPARSE_OTHER_LANGUAGE)
     assert [torch.equal(other[a], own[b]) for a, b in zip(CODES, ("qab", "qba", "qaa"), strict=True)] == [True] * 3
-    drawn = sparse.heads_of(study, "nli", 0, sparse.RANDOM)
+    drawn = sparse.heads_of(study, "nli", 0, Variant.SPARSE_RANDOM)
     assert all(drawn[code].sum() == own[code].sum() for code in CODES)
-    same = sparse.heads_of(study, "nli", 0, sparse.SAME)
+    same = sparse.heads_of(study, "nli", 0, Variant.SPARSE_SAME)
     assert len({tuple(mask.flatten().tolist()) for mask in same.values()}) == 1
     assert same["qaa"].sum() == round(np.mean([int(mask.sum()) for mask in own.values()]))
-    assert sparse.heads_of(study, "nli", 0, sparse.LARGEST) == {}
+    assert sparse.heads_of(study, "nli", 0, Variant.SPARSE_LARGEST_CHANGES) == {}
 
 
 def test_most_kept_heads():
@@ -112,25 +128,26 @@ def test_most_kept_heads():
 
 def test_sizes_and_thresholds_choose_from_the_search(study):
     for kept in (0.2, 0.5):
-        for mask in sparse.subnetworks(study, "nli", 0, kept=kept).values():
+        for mask in sparse.subnetworks(study, "nli", 0, Size(kept=kept)).values():
             assert abs(float(mask.float().mean()) - kept) < 0.1
-    loose, strict = (sparse.subnetworks(study, "nli", 0, retain=retain) for retain in (0.5, 0.98))
+    loose, strict = (sparse.subnetworks(study, "nli", 0, Size(retain=retain)) for retain in (0.5, 0.98))
     assert all(loose[code].sum() <= strict[code].sum() and loose[code].any() for code in CODES)
 
 
 def test_scores_are_those_of_the_models_through_their_heads(study, scores):
     assert scores.groupby("variant", sort=False)["heads"].unique().map(list).to_dict() == {
-        sparse.FULL: [sparse.WHOLE, sparse.FOUND],
-        sparse.ONE_LANGUAGE: [sparse.WHOLE, sparse.FOUND],
-        **{one: [sparse.WHOLE, sparse.TRAINED] for one in HEADS},
-        **{one: [sparse.WHOLE] for one in (sparse.LARGEST, sparse.WEIGHTS)},
+        Variant.FULL_FINETUNING: [Through.ALL_HEADS, Through.OWN],
+        Variant.ONE_LANGUAGE_BATCHES: [Through.ALL_HEADS, Through.OWN],
+        **{one: [Through.ALL_HEADS, Through.TRAINED_HEADS] for one in HEADS},
+        **{one: [Through.ALL_HEADS] for one in (Variant.SPARSE_LARGEST_CHANGES, Variant.SPARSE_RANDOM_WEIGHTS)},
     }
-    model = load_finetuned(sparse.folder(study, "nli", 0, sparse.OWN))[0]
+    model = load_finetuned(sparse.folder(study, "nli", 0, Variant.SPARSE_OWN))[0]
     found = scores.set_index(["variant", "heads", "language"])["score"]
-    for code, mask in sparse.heads_of(study, "nli", 0, sparse.OWN).items():
-        report = study.batches("nli", "test", code)
-        assert found[sparse.OWN, sparse.TRAINED, code] == evaluate(model, report, metric="accuracy", gates=mask)
-        assert found[sparse.OWN, sparse.WHOLE, code] == evaluate(model, report, metric="accuracy")
+    for code, mask in sparse.heads_of(study, "nli", 0, Variant.SPARSE_OWN).items():
+        test = study.batches("nli", "test", code)
+        through = evaluate(model, test, metric="accuracy", gates=mask)
+        assert found[Variant.SPARSE_OWN, Through.TRAINED_HEADS, code] == through
+        assert found[Variant.SPARSE_OWN, Through.ALL_HEADS, code] == evaluate(model, test, metric="accuracy")
 
 
 def test_a_second_call_trains_nothing(study, scores, monkeypatch):
@@ -141,38 +158,41 @@ def test_a_second_call_trains_nothing(study, scores, monkeypatch):
 
 def test_another_course_is_another_model(study):
     longer = replace(study, epochs=3)
-    assert sparse.folder(longer, "nli", 0, sparse.ONE_LANGUAGE) != sparse.folder(study, "nli", 0, sparse.ONE_LANGUAGE)
+    folders = {sparse.folder(course, "nli", 0, Variant.ONE_LANGUAGE_BATCHES) for course in (study, longer)}
+    assert len(folders) == 2
 
 
 def test_pairs_are_composed_of_their_heads_and_changes(study):
-    table = sparse.composed(study, "nli", 0, [("qaa", "qba")])
+    table = composition.composed(study, "nli", 0, [("qaa", "qba")])
     assert set(table["language"]) == {"qaa", "qba"} and (table["pair"] == "qaa + qba").all()
     assert not table.duplicated(["way", "language"]).any() and len(table) == 2 * 15
     own = sparse.subnetworks(study, "nli", 0)
     found = table.set_index(["way", "language"])
     union, both = own["qaa"] | own["qba"], own["qaa"] & own["qba"]
-    assert found.loc[("union", "qaa"), "kept"] == pytest.approx(float(union.float().mean()))
-    assert found.loc[("intersection", "qba"), "kept"] == pytest.approx(float(both.float().mean()))
-    for way, random in (("union", "random heads, as many"), ("intersection", "random heads, as few")):
+    assert found.loc[(Way.UNION_OF_HEADS, "qaa"), "kept"] == pytest.approx(float(union.float().mean()))
+    assert found.loc[(Way.INTERSECTION_OF_HEADS, "qba"), "kept"] == pytest.approx(float(both.float().mean()))
+    for way, random in (
+        (Way.UNION_OF_HEADS, Way.RANDOM_LIKE_UNION),
+        (Way.INTERSECTION_OF_HEADS, Way.RANDOM_LIKE_INTERSECTION),
+    ):
         assert found.loc[(way, "qaa"), "kept"] == found.loc[(random, "qaa"), "kept"]
-    tuned = load_finetuned(sparse.folder(study, "nli", 0, sparse.OWN))[0]
-    report = study.batches("nli", "test", "qaa")
-    assert found.loc[("union", "qaa"), "score"] == evaluate(tuned, report, metric="accuracy", gates=union)
+    tuned = load_finetuned(sparse.folder(study, "nli", 0, Variant.SPARSE_OWN))[0]
+    test = study.batches("nli", "test", "qaa")
+    assert found.loc[(Way.UNION_OF_HEADS, "qaa"), "score"] == evaluate(tuned, test, metric="accuracy", gates=union)
     alone = load_finetuned(study.model_folder("nli", 0, ("qaa",)))[0]
-    assert found.loc[("full changes, own", "qaa"), "score"] == pytest.approx(evaluate(alone, report, metric="accuracy"))
-    assert found.loc[("full changes, the other's", "qba"), "score"] == pytest.approx(
+    assert found.loc[(Way.FULL_CHANGES_OWN, "qaa"), "score"] == pytest.approx(evaluate(alone, test, metric="accuracy"))
+    assert found.loc[(Way.FULL_CHANGES_OTHERS, "qba"), "score"] == pytest.approx(
         evaluate(alone, study.batches("nli", "test", "qba"), metric="accuracy")
     )
 
 
 def test_influences_are_those_of_each_model(study, influences):
     assert list(dict.fromkeys(influences["variant"])) == list(sparse.MAIN)
-    both = {modularity.EACH, modularity.SWAPPED}
     expected = {
-        sparse.OWN: {*CONDITIONS, OTHER, *both},
-        sparse.RANDOM: {FULL, OTHER, sparse.TRAINED, *both},
-        sparse.FULL: {FULL, OWN, OTHER, *both},
-        sparse.ONE_LANGUAGE: {FULL, OWN, OTHER, *both, modularity.EACH_RANDOM, modularity.SWAPPED_RANDOM},
+        Variant.SPARSE_OWN: {*CONDITIONS, OTHER, *EACH},
+        Variant.SPARSE_RANDOM: {FULL, OTHER, Through.TRAINED_HEADS, *EACH},
+        Variant.FULL_FINETUNING: {FULL, OWN, OTHER, *EACH},
+        Variant.ONE_LANGUAGE_BATCHES: {FULL, OWN, OTHER, *EACH, Through.EACH_RANDOM, Through.EACH_RANDOM_SWAPPED},
     }
     assert influences.groupby("variant")["condition"].unique().map(set).to_dict() == expected
     epoch = influences[influences["epoch"] == 0]
@@ -181,20 +201,18 @@ def test_influences_are_those_of_each_model(study, influences):
 
 
 def test_random_heads_are_those_that_another_model_was_trained_through(study, influences):
-    drawn = sparse.heads_of(study, "nli", 0, sparse.RANDOM)
-    again = own_heads.each_through_its_own(study, "nli", 0, PLAN, sparse.ONE_LANGUAGE, drawn)["share"]
-    of = influences[influences["variant"] == sparse.ONE_LANGUAGE].set_index("condition")["share"]
-    there = of.loc[[modularity.EACH_RANDOM, modularity.SWAPPED_RANDOM]]
-    assert again.tolist() == there.tolist() != of.loc[[modularity.EACH, modularity.SWAPPED]].tolist()
+    drawn = sparse.heads_of(study, "nli", 0, Variant.SPARSE_RANDOM)
+    model = own_heads.model_of(study, "nli", 0, Variant.ONE_LANGUAGE_BATCHES)
+    again = own_heads.each_through_its_own(model, PLAN, drawn)["share"]
+    of = influences[influences["variant"] == Variant.ONE_LANGUAGE_BATCHES].set_index("condition")["share"]
+    there = of.loc[[Through.EACH_RANDOM, Through.EACH_RANDOM_SWAPPED]]
+    assert again.tolist() == there.tolist() != of.loc[[Through.EACH_OWN, Through.EACH_SWAPPED]].tolist()
 
 
 def test_influence_is_that_of_the_sparse_model(study):
-    folder = sparse.folder(study, "nli", 0, sparse.OWN)
-    code, mask = "qab", sparse.heads_of(study, "nli", 0, sparse.OWN)["qab"]
-    from xsub_utils.study.nb05_attribution.examples import batches_of
-    from xsub_utils.study.nb05_attribution.tables import attributed
-
-    found = attributed(study, "nli", 0, mask, (code,), PLAN, folder)
+    model = own_heads.model_of(study, "nli", 0, Variant.SPARSE_OWN)
+    code, mask = "qab", sparse.heads_of(study, "nli", 0, Variant.SPARSE_OWN)["qab"]
+    found = attributed(model, PLAN, mask, (code,))
     data = study.task("nli")
     sides = []
     for split, rows in (("train", found.train), ("test", found.test)):
@@ -202,29 +220,26 @@ def test_influence_is_that_of_the_sparse_model(study):
         sides.append(
             batches_of(study, data, table.loc[list(zip(rows["id"], rows["language"], strict=True))].reset_index())
         )
-    models = [load_finetuned(folder, epoch)[0] for epoch in (1, 2)]
+    models = [load_finetuned(model.folder, epoch)[0] for epoch in (1, 2)]
     again = tracin.influence(models, *sides, gates=mask, progress=False)
     torch.testing.assert_close(found.scores, again.by_checkpoint, rtol=1e-4, atol=1e-5)
 
 
 def test_each_example_may_run_through_its_own_heads(study):
     """As training does: the scores are those of two models, one for either side."""
-    from xsub_utils.study.nb05_attribution.tables import attributed, attributed_each
-
-    folder, found = sparse.folder(study, "nli", 0, sparse.OWN), sparse.heads_of(study, "nli", 0, sparse.OWN)
+    model = own_heads.model_of(study, "nli", 0, Variant.SPARSE_OWN)
+    found = sparse.heads_of(study, "nli", 0, Variant.SPARSE_OWN)
     even = (torch.arange(found["qab"].numel()) % 2 == 0).view(found["qab"].shape)
     own = {"qaa": even, "qab": even, "qba": ~even}
-    same = attributed_each(
-        study, "nli", 0, dict.fromkeys(CODES, own["qab"]), dict.fromkeys(CODES, own["qab"]), PLAN, folder
-    )
+    same = attributed_each(model, PLAN, dict.fromkeys(CODES, own["qab"]), dict.fromkeys(CODES, own["qab"]))
     for code in CODES:
-        once = attributed(study, "nli", 0, own["qab"], (code,), PLAN, folder)
+        once = attributed(model, PLAN, own["qab"], (code,))
         rows = torch.tensor((same.test["language"] == code).tolist())
         torch.testing.assert_close(same.scores[:, rows], once.scores, rtol=1e-4, atol=1e-5)
-    each = attributed_each(study, "nli", 0, own, own, PLAN, folder)
+    each = attributed_each(model, PLAN, own, own)
     inside = torch.tensor((each.test["language"] == "qab").tolist())
     column = torch.tensor((each.train["language"] == "qab").tolist())
-    once = attributed(study, "nli", 0, own["qab"], ("qab",), PLAN, folder)
+    once = attributed(model, PLAN, own["qab"], ("qab",))
     torch.testing.assert_close(each.scores[:, inside][:, :, column], once.scores[:, :, column], rtol=1e-4, atol=1e-5)
     other = torch.tensor((each.train["language"] == "qba").tolist())
     assert not torch.allclose(each.scores[:, inside][:, :, other], once.scores[:, :, other], atol=1e-3)
@@ -232,10 +247,10 @@ def test_each_example_may_run_through_its_own_heads(study):
 
 def test_control_scores_are_those_of_the_sparse_model(study):
     table = modularity.control_scores(study, "nli", 0, PLAN, CONDITIONS)
-    assert set(table["condition"]) == {"all heads", *CONDITIONS[1:], OTHER}
-    model = load_finetuned(sparse.folder(study, "nli", 0, sparse.OWN))[0]
-    whole = table[table["condition"] == "all heads"].set_index("language")["score"]
-    assert whole["qba"] == evaluate(model, study.batches("nli", "test", "qba"), metric="accuracy")
+    assert set(table["condition"]) == {Through.ALL_HEADS, *CONDITIONS[1:], OTHER}
+    model = load_finetuned(sparse.folder(study, "nli", 0, Variant.SPARSE_OWN))[0]
+    full = table[table["condition"] == Through.ALL_HEADS].set_index("language")["score"]
+    assert full["qba"] == evaluate(model, study.batches("nli", "test", "qba"), metric="accuracy")
 
 
 def made_up(shares):
@@ -251,78 +266,78 @@ def made_up(shares):
 
 def test_differences_are_taken_within_a_model_and_language():
     shares = {(variant, condition): 0.2 for variant in sparse.MAIN[:3] for condition in (FULL, OWN, OTHER)}
-    shares |= {(sparse.RANDOM, condition): 0.4 for condition in (FULL, sparse.TRAINED, OTHER)}
-    shares |= {(one, condition): 0.3 for one in sparse.MAIN for condition in (modularity.EACH, modularity.SWAPPED)}
-    shares[sparse.OWN, modularity.EACH] = 0.5
+    shares |= {(Variant.SPARSE_RANDOM, condition): 0.4 for condition in (FULL, Through.TRAINED_HEADS, OTHER)}
+    shares |= {(one, condition): 0.3 for one in sparse.MAIN for condition in (Through.EACH_OWN, Through.EACH_SWAPPED)}
+    shares[Variant.SPARSE_OWN, Through.EACH_OWN] = 0.5
     shares |= {
-        (sparse.ONE_LANGUAGE, modularity.EACH_RANDOM): 0.6,
-        (sparse.ONE_LANGUAGE, modularity.SWAPPED_RANDOM): 0.2,
+        (Variant.ONE_LANGUAGE_BATCHES, Through.EACH_RANDOM): 0.6,
+        (Variant.ONE_LANGUAGE_BATCHES, Through.EACH_RANDOM_SWAPPED): 0.2,
     }
-    shares[sparse.OWN, OWN] = 0.35
-    shares[sparse.ONE_LANGUAGE, FULL] = 0.25
+    shares[Variant.SPARSE_OWN, OWN] = 0.35
+    shares[Variant.ONE_LANGUAGE_BATCHES, FULL] = 0.25
     found = modularity.differences(made_up(shares)).set_index("what")["mean"]
-    assert found["sparse: own heads − all heads"] == pytest.approx(0.15)
-    assert found["(a) sparse: own heads − another language's"] == pytest.approx(0.15)
-    assert found["(b) own heads: sparse − one language a batch"] == pytest.approx(0.15)
-    assert found["(b) for own heads − for all heads"] == pytest.approx(0.2)
-    assert found["each through its own − others': sparse"] == pytest.approx(0.2)
-    assert found["each through random heads − others': one language a batch"] == pytest.approx(0.4)
-    assert found["all heads: one language a batch − full"] == pytest.approx(0.05)
-    assert found["sparse, random heads: these − all heads"] == pytest.approx(0)
-    assert found["full: own subnetwork − all heads"] == pytest.approx(0)
-    assert "sparse: own heads − shuffled" not in found
+    assert found[Difference.SPARSE_OWN_ALL] == pytest.approx(0.15)
+    assert found[Difference.MODULAR_A] == pytest.approx(0.15)
+    assert found[Difference.MODULAR_B] == pytest.approx(0.15)
+    assert found[Difference.MODULAR_B_BEYOND_ALL] == pytest.approx(0.2)
+    assert found[Difference.EACH_SWAPPED_SPARSE] == pytest.approx(0.2)
+    assert found[Difference.EACH_RANDOM_SWAPPED_ONE_LANGUAGE] == pytest.approx(0.4)
+    assert found[Difference.ALL_ONE_LANGUAGE_FULL] == pytest.approx(0.05)
+    assert found[Difference.RANDOM_TRAINED_ALL] == pytest.approx(0)
+    assert found[Difference.FULL_OWN_ALL] == pytest.approx(0)
+    assert Difference.SPARSE_OWN_SHUFFLED not in found
+    assert list(found.index) == [what for what in Difference if what in set(found.index)], "in the order of the figure"
+    assert {*modularity.MODULAR, *modularity.EACH_DIFFERENCES} <= set(found.index)
 
 
 def test_summary_and_dynamics(influences):
     own = modularity.own_shares(influences)
     found = modularity.summary(own).set_index(["task", "variant", "condition"])
-    some = influences.query("variant == @sparse.OWN and condition == @FULL and epoch == 0 and sign == 'positive'")
-    mean = some[some["train"] == some["language"]]["share"].mean()
-    assert found.loc[("nli", sparse.OWN, "all heads"), "mean"] == pytest.approx(mean)
+    rows = influences.query("variant == 'sparse_own' and condition == @FULL and epoch == 0 and sign == 'positive'")
+    mean = rows[rows["train"] == rows["language"]]["share"].mean()
+    assert found.loc[("nli", Variant.SPARSE_OWN, Through.ALL_HEADS), "mean"] == pytest.approx(mean)
     assert (found["low"] <= found["mean"]).all() and (found["mean"] <= found["high"]).all()
     dynamics = modularity.dynamics(own)
-    assert set(dynamics["epoch"]) == {1, 2} and {
-        "full: all heads",
-        "sparse: all heads",
-        "sparse, random heads: these",
-    } <= set(dynamics["model"])
+    assert set(dynamics["epoch"]) == {1, 2} and set(dynamics["model"]) == set(ModelThrough)
 
 
 def test_influence_across_languages_of_three_models(study, influences):
     likeness = pd.DataFrame(
-        [("mask Jaccard", "nli", 0, "qaa", "qab", 0.5), ("mask Jaccard", "nli", 0, "qaa", "qba", 0.1),
-         ("mask Jaccard", "nli", 0, "qab", "qba", 0.2)],
+        [(Likeness.MASK_JACCARD, "nli", 0, "qaa", "qab", 0.5), (Likeness.MASK_JACCARD, "nli", 0, "qaa", "qba", 0.1),
+         (Likeness.MASK_JACCARD, "nli", 0, "qab", "qba", 0.2)],
         columns=["measure", "task", "seed", "a", "b", "value"],
     )  # fmt: skip
     kinship = {"lexical": 1 - truth.distances("lexical", CODES)}
     table = modularity.across_languages(influences, likeness, kinship, CODES)
-    assert {"full: all heads", "sparse: all heads"} <= set(table["model"])
-    pairs = table[table["model"].eq("sparse: all heads") & table["measure"].eq("mask Jaccard")].set_index(["a", "b"])
+    assert {ModelThrough.FULL_ALL, ModelThrough.SPARSE_ALL} <= set(table["model"])
+    overlap = table["model"].eq(ModelThrough.SPARSE_ALL) & table["measure"].eq(Likeness.MASK_JACCARD)
+    pairs = table[overlap].set_index(["a", "b"])
     assert len(pairs) == 6 and pairs.loc[("qab", "qaa"), "likeness"] == 0.5
     np.testing.assert_allclose(pairs.groupby("a")["share"].sum(), 1)
 
 
 def test_dials_turn_size_threshold_and_difficulty(study):
-    table = modularity.dials(study, "nli", 0, PLAN, (0.5,), (0.95,), (1,))  # the last two are as in the study itself
+    table = sparse_dials.dials(study, "nli", 0, PLAN, (0.5,), (0.95,), (1,))  # the last two are as in the study itself
     dials = list(dict.fromkeys(zip(table["dial"], table["value"], strict=True)))
-    assert dials == [("sparsity", 0.5), ("retention", 0.95), ("difficulty", 1)]
-    assert len(table) == (3 + 2 + 2) * len(CODES) and table[["score", "whole", "share"]].notna().all(axis=None)
+    assert dials == [(Dial.SPARSITY, 0.5), (Dial.RETENTION, 0.95), (Dial.DIFFICULTY, 1)]
+    assert len(table) == (3 + 2 + 2) * len(CODES) and table[["score", "full", "share"]].notna().all(axis=None)
     assert table.query("dial == 'sparsity'")["kept"].between(0.4, 0.6).all()
     usual = sparse.subnetworks(study, "nli", 0)
     expected = evaluate(
         study.model("nli", 0), study.batches("nli", "test", "qab"), metric="accuracy", gates=usual["qab"]
     )
-    rows = table.query("dial != 'sparsity' and variant == 'full' and language == 'qab'")
+    rows = table.query("dial != 'sparsity' and variant == 'full_finetuning' and language == 'qab'")
     assert rows["score"].tolist() == [expected, expected]
 
 
 def test_composed_shares_are_of_both_languages(study):
-    table = modularity.compositions(study, "nli", 0, PLAN, [("qaa", "qba")])
-    assert set(table["way"]) >= {"own heads", "union", "all heads"}
-    masks, folder = sparse.subnetworks(study, "nli", 0), sparse.folder(study, "nli", 0, sparse.OWN)
-    found = attribution.attributed(study, "nli", 0, masks["qaa"] | masks["qba"], ("qba",), PLAN, folder)
+    table = composition.composed_shares(study, "nli", 0, PLAN, [("qaa", "qba")])
+    assert set(table["way"]) >= {Way.OWN_HEADS, Way.UNION_OF_HEADS, Way.ALL_HEADS}
+    masks = sparse.subnetworks(study, "nli", 0)
+    model = AttributedModel(study, "nli", 0, sparse.folder(study, "nli", 0, Variant.SPARSE_OWN))
+    found = attributed(model, PLAN, masks["qaa"] | masks["qba"], ("qba",))
     expected = top_k.top_shares(found.scores.sum(0), found.train["language"].tolist(), count=PLAN.top).mean()
-    row = table.query("way == 'union' and language == 'qba'").iloc[0]
+    row = table.query("way == 'union_of_heads' and language == 'qba'").iloc[0]
     assert row[["own", "other"]].tolist() == pytest.approx([expected["qba"], expected["qaa"]])
     assert expected["qba"] != expected["qaa"], "or swapped columns would pass"
 
@@ -332,10 +347,10 @@ def test_a_language_left_out_is_not_trained_on(study):
     assert len(table) == 2 * 2 * 3 and set(table["language"]) == {"qba"}
     masks = sparse.subnetworks(study, "nli", 0)
     near = max(("qaa", "qab"), key=lambda code: jaccard(masks["qba"], masks[code]))
-    heads = {"whole model": None, "own subnetwork": masks["qba"], "nearest language's": masks[near]}
+    heads = {Through.ALL_HEADS: None, Through.OWN: masks["qba"], Through.NEAREST_LANGUAGE: masks[near]}
     expected = {}
-    for variant in (sparse.ONE_LANGUAGE, sparse.OWN):
-        for trained, codes in (("with it", None), ("without it", ("qaa", "qab"))):
+    for variant in (Variant.ONE_LANGUAGE_BATCHES, Variant.SPARSE_OWN):
+        for trained, codes in ((Training.WITH_LANGUAGE, None), (Training.WITHOUT_LANGUAGE, ("qaa", "qab"))):
             model = load_finetuned(sparse.folder(study, "nli", 0, variant, languages=codes))[0]
             for name, mask in heads.items():
                 batches = study.batches("nli", "test", "qba")

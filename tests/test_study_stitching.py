@@ -11,12 +11,12 @@ from xsub_utils.stitching.scores import stitched_score
 from xsub_utils.study.nb02_pruning import tables as pruning
 from xsub_utils.study.nb04_stitching import stitched as stitching
 from xsub_utils.study.nb04_stitching import tables as relative
-from xsub_utils.study.nb04_stitching.stitched import CONTROLS, SUBNETWORKS, Plan
+from xsub_utils.study.nb04_stitching.stitched import CONTROLS, SUBNETWORKS, StitchingPlan
 from xsub_utils.study.study import Study
 
 CODES = ("qaa", "qab", "qba")
 SMALL = {"train_size": 24, "importance_size": 8, "validation_size": 12, "test_size": 16, "epochs": 1, "pool": 2}
-PLAN = Plan(["nli", "ner"], [0, 1], [0, 1], ["qab"], [1, 4], size=20, epochs=4, lr=0.03)
+PLAN = StitchingPlan(["nli", "ner"], [0, 1], [0, 1], ["qab"], [1, 4], size=20, epochs=4, lr=0.03)
 pytestmark = pytest.mark.usefixtures("module_home")
 
 
@@ -37,75 +37,75 @@ def test_every_condition_has_its_fronts(study):
         found.setdefault(front.condition, []).append(front)
     assert list(found) == [
         "itself",
-        "mask seed",
+        "mask_seed",
         "language",
-        "model seed",
-        "model seed, shuffled within",
+        "model_seed",
+        "model_seed_shuffled",
         "task",
-        "task and language",
+        "task_and_language",
         *CONTROLS[:3],
         *CONTROLS[4:],
     ]
     assert [front[1:4] for front in found["language"]] == [("nli", 0, "qba"), ("nli", 0, "qaa")]
-    assert [found[name][0][1:4] for name in ("model seed", "task", "task and language")] == [
+    assert [found[name][0][1:4] for name in ("model_seed", "task", "task_and_language")] == [
         ("nli", 1, "qab"),
         ("ner", 0, "qab"),
         ("ner", 0, "qba"),
     ]
-    for name, mask in (("itself", own["qab"]), ("mask seed", again["qab"]), (CONTROLS[-1], own["qab"])):
+    for name, mask in (("itself", own["qab"]), ("mask_seed", again["qab"]), (CONTROLS[-1], own["qab"])):
         assert torch.equal(found[name][0].gates, mask)
     within, layers, shuffled = (found[name][0].gates for name in CONTROLS[:3])
     assert torch.equal(within.sum(1), own["qab"].sum(1)) and torch.equal(layers.sum(0), own["qab"].sum(0))
-    assert shuffled.sum() == own["qab"].sum() and not found["front without heads"][0].gates.any()
+    assert shuffled.sum() == own["qab"].sum() and not found["front_without_heads"][0].gates.any()
     assert {front.condition for front in stitching._fronts(study, "nli", 0, "qaa", PLAN)} == set(SUBNETWORKS[:3])
 
 
 def test_rows_are_those_of_stitch(study, table):
     model, masks = study.model("nli", 0), pruning.subnetworks(study, "nli", 0, 0)
-    train, report = stitching._train_batches(study, "nli", "qab", PLAN.size), study.batches("nli", "test", "qab")
+    train, test = stitching._train_batches(study, "nli", "qab", PLAN.size), study.batches("nli", "test", "qab")
     assert sum(len(batch["labels"]) for batch in train) == PLAN.size
     rows = table.query("language == 'qab' and condition == 'language' and front_language == 'qba' and level == 1")
     expected = {}
-    for name, epochs in (("closed form", 0), ("trained", PLAN.epochs)):
+    for name, epochs in (("closed_form", 0), ("trained", PLAN.epochs)):
         gates = {"front_gates": masks["qba"], "end_gates": masks["qab"]}
         made = stitch(model, model, train, level=1, epochs=epochs, lr=PLAN.lr, **gates)
-        expected[name] = stitched_score(made, model, model, report, **gates)
+        expected[name] = stitched_score(made, model, model, test, **gates)
     assert rows.set_index("map")["score"].to_dict() == pytest.approx(expected)
-    assert rows["own"].unique() == pytest.approx(evaluate(model, report, metric="accuracy", gates=masks["qab"]))
-    assert rows["full"].unique() == pytest.approx(evaluate(model, report, metric="accuracy"))
+    assert rows["own"].unique() == pytest.approx(evaluate(model, test, metric="accuracy", gates=masks["qab"]))
+    assert rows["full"].unique() == pytest.approx(evaluate(model, test, metric="accuracy"))
 
 
 def test_an_untrained_front_is_the_twin(study, table):
     masks = pruning.subnetworks(study, "nli", 0, 0)
     model, twin = study.model("nli", 0), stitching.states.untrained_twin(study, "nli", 0)
-    train, report = stitching._train_batches(study, "nli", "qab", PLAN.size), study.batches("nli", "test", "qab")
+    train, test = stitching._train_batches(study, "nli", "qab", PLAN.size), study.batches("nli", "test", "qab")
     gates = {"front_gates": masks["qab"], "end_gates": masks["qab"]}
     made = stitch(twin, model, train, level=1, epochs=0, **gates)
-    row = table.query("condition == 'untrained front' and level == 1 and map == 'closed form'")
-    assert row["score"].item() == pytest.approx(stitched_score(made, twin, model, report, **gates))
-    assert row["cka"].item() < 0.9
+    row = table.query("condition == 'untrained_front' and level == 1 and map == 'closed_form'")
+    assert row["score"].item() == pytest.approx(stitched_score(made, twin, model, test, **gates))
+    assert row["cka_mean"].item() < 0.9
 
 
 def test_after_the_last_layer_an_end_without_heads_is_itself(table):
     last = table.query("level == 4 and language == 'qab'").set_index(["condition", "map"])["score"]
-    for name in ("closed form", "trained"):
-        assert last["end without heads", name] == last["itself", name]
+    for name in ("closed_form", "trained"):
+        assert last["end_without_heads", name] == last["itself", name]
 
 
 def test_an_end_stitched_to_itself_is_itself(table):
-    rows = table.query("condition == 'itself' and map == 'closed form'")
+    rows = table.query("condition == 'itself' and map == 'closed_form'")
     np.testing.assert_allclose(rows["score"], rows["own"], atol=1 / 16 + 1e-9)
     assert (rows["jaccard"].dropna() == 1).all()
-    np.testing.assert_allclose(rows["cka"], 1, atol=1e-6)
+    np.testing.assert_allclose(rows["cka_mean"], 1, atol=1e-6)
 
 
 def test_levels_maps_and_ends_are_complete(table):
-    assert set(table["level"]) == {1, 4} and set(table["map"]) == {"closed form", "trained"}
+    assert set(table["level"]) == {1, 4} and set(table["map"]) == {"closed_form", "trained"}
     counts = table.groupby(["language", "condition", "front_task", "front_language"]).size()
     assert (counts == 4).all()
     full = {name for name in (*SUBNETWORKS, *CONTROLS)}
     assert set(table.query("language == 'qab'")["condition"]) == full
-    assert not table.query("condition == 'end without heads'")["jaccard"].any()
+    assert not table.query("condition == 'end_without_heads'")["jaccard"].any()
 
 
 def test_no_stitch_is_made_twice(study, table, monkeypatch):
@@ -124,13 +124,13 @@ def test_budgets_name_themselves(study):
 @pytest.mark.parametrize(
     ("task", "changes", "message"),
     [
-        ("nli", {"ends": ["qac"]}, "language of an end: 'qac' is not one of"),
-        ("nli", {"tasks": ["ner"]}, "task of the end: 'nli' is not one of ner"),
-        ("mlm", {}, "task='mlm': relative accuracy needs a score that rises"),
-        ("nli", {"levels": []}, r"levels=\[\]: different values, at least one"),
-        ("nli", {"ends": []}, r"ends=\[\]: different values"),
-        ("nli", {"seeds": [1]}, "seed of the end: '0' is not one of 1"),
-        ("nli", {"size": 30}, "size=30: there are 24 training examples"),
+        ("nli", {"ends": ["qac"]}, "language of an end: expected one of qaa, qab, qba, got 'qac'"),
+        ("nli", {"tasks": ["ner"]}, "task of the end: expected one of ner, got 'nli'"),
+        ("mlm", {}, "task: expected one whose score rises, got 'mlm'"),
+        ("nli", {"levels": []}, r"levels: expected different values, at least one, got \[\]"),
+        ("nli", {"ends": []}, r"ends: expected different values"),
+        ("nli", {"seeds": [1]}, "seed of the end: expected one of 1, got '0'"),
+        ("nli", {"size": 30}, "size: expected at most the 24 training examples, got 30"),
     ],
 )
 def test_what_cannot_be_stitched_is_refused(study, task, changes, message):
@@ -157,7 +157,7 @@ def made(**changes):
         "full": 0.9,
         "chance": 0.4,
         "jaccard": 1.0,
-        "cka": 1.0,
+        "cka_mean": 1.0,
         "cka_first": 1.0,
     }
     return row | changes
@@ -177,17 +177,17 @@ def test_groups_are_ratios_of_sums():
 
 
 def test_kinds_of_front_are_compared_on_the_ends_that_have_them_all():
-    rows = [made(score=0.8), made(language="qab", score=0.4), made(condition="end without heads", score=0.5)]
+    rows = [made(score=0.8), made(language="qab", score=0.4), made(condition="end_without_heads", score=0.5)]
     table = relative.by_condition(pd.DataFrame(rows))
     assert table.query("condition == 'itself'")["above_chance"].unique() == pytest.approx(1)
 
 
 def test_matrices_take_their_diagonal_from_another_seed():
     rows = [
-        made(condition="mask seed", score=0.7),
-        made(condition="mask seed", language="qab", front_language="qab", score=0.8),
+        made(condition="mask_seed", score=0.7),
+        made(condition="mask_seed", language="qab", front_language="qab", score=0.8),
         made(condition="language", front_language="qab", score=0.5),
-        made(condition="language", front_language="qab", score=0.1, map="closed form"),
+        made(condition="language", front_language="qab", score=0.1, map="closed_form"),
         made(condition="itself", score=0.8),
     ]
     table = relative.between_languages(pd.DataFrame(rows))
@@ -196,39 +196,39 @@ def test_matrices_take_their_diagonal_from_another_seed():
 
 
 def test_fronts_of_tasks_that_are_no_end_have_rows():
-    rows = [made(condition="model seed"), made(condition="task", front_task="ner", score=0.5)]
+    rows = [made(condition="model_seed"), made(condition="task", front_task="ner", score=0.5)]
     table = relative.between_tasks(pd.DataFrame(rows))
     assert list(zip(table["a"], table["b"], strict=True)) == [("nli", "nli"), ("ner", "nli")]
     assert table["above_chance"].tolist() == pytest.approx([0.5, 0.25])
 
 
 def test_conditions_stand_in_their_order_and_itself_in_both_groups():
-    rows = [made(condition=name) for name in ("end without heads", "shuffled", "language", "itself")]
+    rows = [made(condition=name) for name in ("end_without_heads", "shuffled", "language", "itself")]
     table = relative.by_condition(pd.DataFrame(rows))
     assert list(zip(table["group"], table["condition"], strict=True)) == [
         ("subnetworks", "itself"),
         ("subnetworks", "language"),
         ("controls", "itself"),
         ("controls", "shuffled"),
-        ("controls", "end without heads"),
+        ("controls", "end_without_heads"),
     ]
 
 
 def test_correlations_tell_kinds_of_front_from_pairs_within_them():
-    rows = [made(condition="language", score=0.5 + x / 100, jaccard=0.5 - x / 100, cka=0.5) for x in range(3)]
-    rows += [made(condition="task", score=0.2 + x / 100, jaccard=0.2 - x / 100, cka=0.2) for x in range(3)]
+    rows = [made(condition="language", score=0.5 + x / 100, jaccard=0.5 - x / 100, cka_mean=0.5) for x in range(3)]
+    rows += [made(condition="task", score=0.2 + x / 100, jaccard=0.2 - x / 100, cka_mean=0.2) for x in range(3)]
     rows += [made(condition="shuffled", score=0.9, jaccard=0.0), made(score=0.1)]
     found = relative.correlations(pd.DataFrame(rows)).set_index("kind")
-    masks = found.loc["Jaccard index of the masks"]
+    masks = found.loc["jaccard"]
     assert masks["all"] > 0 and masks["within"] == pytest.approx(-1) and masks["pairs"] == 6
-    assert np.isnan(found.loc["CKA, mean of tokens", "within"])
+    assert np.isnan(found.loc["cka_mean", "within"])
 
 
 def test_stability_takes_chance_and_ceiling_from_their_conditions_on_the_same_ends():
-    names = {"itself": 0.8, "mask seed": 0.7, "shuffled within layers": 0.5, "end without heads": 0.4}
+    names = {"itself": 0.8, "mask_seed": 0.7, "shuffled_within": 0.5, "end_without_heads": 0.4}
     rows = [made(condition=name, score=score) for name, score in names.items()]
-    rows += [made(condition=name, score=0.1, language="qab") for name in ("itself", "mask seed")]
+    rows += [made(condition=name, score=0.1, language="qab") for name in ("itself", "mask_seed")]
     found = relative.stability(pd.DataFrame(rows)).set_index("measure")
-    assert list(found["seed"]) == ["mask seed"] * 2
-    assert found.loc["relative accuracy", ["mean", "chance", "ceiling"]].tolist() == pytest.approx([7 / 8, 5 / 8, 1])
-    assert found.loc["relative accuracy above chance", "mean"] == pytest.approx(0.75)
+    assert list(found["seed"]) == ["mask_seed"] * 2
+    assert found.loc["relative_accuracy", ["mean", "chance", "ceiling"]].tolist() == pytest.approx([7 / 8, 5 / 8, 1])
+    assert found.loc["relative_accuracy_above_chance", "mean"] == pytest.approx(0.75)

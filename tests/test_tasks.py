@@ -134,7 +134,7 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_rows():
     assert set(first["id"]) != set(draw(rows, {"train": 20}, seed=1)["train"]["id"])
 
 
-def test_equal_texts_keep_one_id_and_the_report_keeps_its_own():
+def test_equal_texts_keep_one_id_and_the_test_split_keeps_its_own():
     rows = pd.concat(
         [
             rows_of({"de": ["train-1", "train-2"], "en": ["train-1", "train-2"]}, "train"),
@@ -145,17 +145,18 @@ def test_equal_texts_keep_one_id_and_the_report_keeps_its_own():
     rows.loc[rows["id"].isin(["train-2", "test-1"]) & (rows["language"] == "de"), "text"] = "the same"
     drawn = draw(rows, {"train": 1, "test": 1})
     assert set(drawn["test"]["id"]) == {"test-1"}
-    assert set(drawn["train"]["id"]) == {"train-1"}  # in no language the translation of a reported text
-    with pytest.raises(ValueError, match=r"train 2 = 2 of each language.*de 1, en 1"):
+    assert set(drawn["train"]["id"]) == {"train-1"}  # in no language the translation of a text of the test split
+    with pytest.raises(ValueError, match=r"texts in part 'train': de 1, en 1, got train 2 = 2 of each language"):
         draw(rows, {"train": 2, "test": 1})
 
 
 @pytest.mark.parametrize(
     ("parts", "origin"),
     [
-        (["train", "validation", "test"], ["train", "train", "validation", "test"]),
+        (["train", "validation", "test"], ["train", "validation", "validation", "test"]),
         (["train", "test"], ["train", "train", "train", "test"]),
-        (["train", "validation"], ["train", "train", "validation", "train"]),
+        (["train", "validation"], ["train", "validation", "validation", "train"]),
+        (["train", "importance", "test"], ["train", "importance", "train", "test"]),
     ],
 )
 def test_parts_of_the_source_are_respected(parts, origin):
@@ -172,9 +173,18 @@ def test_sources_without_a_train_part_are_one_pool():
     )
 
 
+def test_parts_that_are_the_splits_asked_for_need_no_train_part():
+    rows = pd.concat([rows_of({"de": [f"{part}-{i}" for i in range(3)]}, part) for part in ("validation", "test")])
+    drawn = draw(rows, {"validation": 3, "test": 3})
+    assert {name.split("-")[0] for name in drawn["test"]["id"]} == {"test"}
+    assert not set(draw(rows, {"train": 3, "test": 3})["train"]["id"]) & set(
+        draw(rows, {"train": 3, "test": 3})["test"]["id"]
+    )
+
+
 def test_too_few_rows_are_counted_per_language():
     rows = rows_of({"de": ["1", "2", "3"], "en": ["1", "2"], "fr": []})
-    with pytest.raises(ValueError, match=r"train 2 \+ report 1 = 3 of each language.*there are: en 2, fr 0\."):
+    with pytest.raises(ValueError, match=r"different texts: en 2, fr 0, got train 2 \+ test 1 = 3 of each language"):
         draw_splits(rows, ["de", "en", "fr"], {"train": 2, "test": 1}, 0, ["text"])
 
 
@@ -227,7 +237,7 @@ def test_what_is_too_much_for_a_split_is_in_none():
         {"train": {"0"}, "test": {"1"}},
         {"train": {"1"}, "test": {"0"}},
     )
-    with pytest.raises(ValueError, match=r"de 6, en 6\. Rows that share a text must stay together: up to 3 ids"):
+    with pytest.raises(ValueError, match=r"de 6, en 6 \(rows that share a text stay together: up to 3 ids"):
         draw_pairs(rows, {"train": 4, "test": 2})
 
 
@@ -347,20 +357,20 @@ def test_a_task_cannot_be_changed_by_its_examples():
     ("change", "said"),
     [
         ({"name": "nil"}, "did you mean 'nli'"),
-        ({"name": "upos"}, "source 'minibabel'.*'upos' is not one of nli"),
-        ({"languages": ["qax"]}, "'qax' is not one of qaa"),
-        ({"languages": "qaa"}, "give a list"),
-        ({"languages": []}, "give a list"),
+        ({"name": "upos"}, "source 'minibabel'.*expected one of nli.*got 'upos'"),
+        ({"languages": ["qax"]}, "expected one of qaa.*got 'qax'"),
+        ({"languages": "qaa"}, "languages: expected a list of different codes"),
+        ({"languages": []}, "languages: expected a list of different codes"),
         ({"languages": ["qaa", "qaa"]}, "different codes"),
         ({"source": "minibable"}, "did you mean 'minibabel'"),
         ({"difficulti": 2}, "did you mean 'difficulty'"),
-        ({"drop_invalid": True}, "'drop_invalid' is not one of"),
+        ({"drop_invalid": True}, "got 'drop_invalid'"),
         ({"source": "hub", "reversion": "abc"}, "did you mean 'revision'"),
-        ({"path": "here"}, "source 'local' needs a path"),
-        ({"source": "local"}, "source 'local' needs a path"),
-        ({"sizes": {"test": 5}}, "'test' is not one of train, score, stop, report"),
-        ({"sizes": {"train": 0}}, r"sizes\['train'\]=0"),
-        ({"sizes": {}}, "sizes is empty"),
+        ({"path": "here"}, "path: expected None for source 'minibabel', got 'here'"),
+        ({"source": "local"}, "path: expected a file or folder for source 'local', got None"),
+        ({"sizes": {"report": 5}}, "expected one of train, importance, validation, test, got 'report'"),
+        ({"sizes": {"train": 0}}, r"sizes\['train'\]: expected at least one row, got 0"),
+        ({"sizes": {}}, "sizes: expected rows per language.*got none"),
     ],
 )
 def test_wrong_arguments_are_named(change, said):
@@ -371,7 +381,7 @@ def test_wrong_arguments_are_named(change, said):
 
 def test_wrong_splits_and_languages_are_named():
     task = load_task("nli", ["qaa"], sizes={"train": 2})
-    with pytest.raises(ValueError, match="'test' is not one of train"):
+    with pytest.raises(ValueError, match="split: expected one of train, got 'test'"):
         task.examples("test")
-    with pytest.raises(ValueError, match="'qba' is not one of qaa"):
+    with pytest.raises(ValueError, match="language: expected one of qaa, got 'qba'"):
         task.examples("train", "qba")

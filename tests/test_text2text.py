@@ -22,17 +22,19 @@ from xsub_utils.data.minibabel import examples as minibabel
 from xsub_utils.data.schema import TASKS
 from xsub_utils.data.tasks import load_task
 from xsub_utils.data.text2text import text_to_text
+from xsub_utils.evaluation.forward import forward
 from xsub_utils.evaluation.generation import generate
-from xsub_utils.evaluation.scores import chance_level, cross_evaluate, evaluate, forward, predict, predictions, score
+from xsub_utils.evaluation.scores import chance_level, cross_evaluate, evaluate, predict, predictions, score
 from xsub_utils.heads.gates import head_gates
 from xsub_utils.heads.importance import head_importance
 from xsub_utils.heads.search import find_subnetwork
 from xsub_utils.models import encoders
 from xsub_utils.models.batches import make_batches
-from xsub_utils.training import trainer
+from xsub_utils.models.tokenizers import train_tokenizer
+from xsub_utils.training import recorder
 from xsub_utils.training.finetune import checkpoints, finetune, load_finetuned
+from xsub_utils.training.rows import Rows
 from xsub_utils.training.settings import Settings, preset
-from xsub_utils.training.trainer import Rows
 
 LABELS = TASKS["nli"].labels
 COURSE = Settings(epochs=20, batch_size=8, lr=0.01)
@@ -58,7 +60,7 @@ def task():
 @pytest.fixture(scope="module")
 def tokenizer(task):
     rows = task.splits["train"]
-    return encoders.train_tokenizer([*rows["text"], *LABELS * 9], vocab_size=220)
+    return train_tokenizer([*rows["text"], *LABELS * 9], vocab_size=220)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ def test_a_task_keeps_what_does_not_depend_on_its_form(module_home):
 def test_only_classes_of_sequences_are_generated(task):
     for other in (make_task("ner", token_row), task):
         with pytest.raises(
-            ValueError, match=f"task '{other.name}' is of kind '{other.kind}'; only kind 'sequence' has"
+            ValueError, match=f"task '{other.name}': expected kind 'sequence', .*got kind '{other.kind}'"
         ):
             text_to_text(other)
 
@@ -160,9 +162,9 @@ def test_the_tokenizer_of_mt5_ends_targets_once():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("a b " * 9, r"target 'a b .* sub-words with the end token, at most 16 are allowed; give shorter"),
-        ("neutraｌ", "targets 'neutral' and 'neutraｌ' are the same to the tokenizer; name one differently"),
-        (None, "no column 'target', which kind 'text2text' needs"),
+        ("a b " * 9, r"examples: expected targets of at most 16 sub-words .* in 'a b .*; give shorter"),
+        ("neutraｌ", "got the same for 'neutral' and 'neutraｌ'; name one differently"),
+        (None, "a column 'target', which kind 'text2text' needs"),
     ],
 )
 def test_targets_have_to_differ_and_to_be_short(target, message, tokenizer):
@@ -174,7 +176,7 @@ def test_targets_have_to_differ_and_to_be_short(target, message, tokenizer):
 def test_a_tokenizer_needs_an_end_token(tokenizer):
     poor = copy.deepcopy(tokenizer)
     poor.eos_token = None
-    with pytest.raises(ValueError, match="has no end token, which kind 'text2text' needs"):
+    with pytest.raises(ValueError, match="expected one with an end token for kind 'text2text'"):
         make_batches(pd.DataFrame({"text": ["ani"], "target": ["neutral"]}), poor, "text2text")
 
 
@@ -306,14 +308,14 @@ def test_chance_is_the_share_of_the_most_frequent_target(task, tokenizer):
     batches = make_batches(rows, tokenizer, "text2text", batch_size=2)
     assert chance_level(rows["target"], "exact_match") == share
     assert chance_level([batch["labels"] for batch in batches], "exact_match") == share
-    with pytest.raises(ValueError, match="no label to count"):
+    with pytest.raises(ValueError, match="at least one label that counts, got none"):
         chance_level([], "exact_match")
 
 
 def test_examples_without_a_label_do_not_count(follower):
     batch = answers([A, B, END], [C, END], [-100])
     assert evaluate(follower, [batch], metric="exact_match") == 0.5
-    with pytest.raises(ValueError, match="every label is -100"):
+    with pytest.raises(ValueError, match="got only -100; there is nothing to score"):
         score([batch["labels"][2:]], [batch["labels"][2:]], "exact_match")
 
 
@@ -326,13 +328,13 @@ def test_what_cannot_be_matched_is_named(follower):
         MT5ForSequenceClassification(follower.config),
         nn.Linear(1, 1),
     ):
-        with pytest.raises(ValueError, match=f"{type(model).__name__} generates no text; load one of kind 'text2text'"):
+        with pytest.raises(ValueError, match=f"model: .* got {type(model).__name__}; load it with"):
             evaluate(model, [batch], metric="exact_match")
-    with pytest.raises(ValueError, match="must hold 'labels'"):
+    with pytest.raises(ValueError, match="dicts that hold 'labels'"):
         evaluate(follower, [{"input_ids": batch["input_ids"]}], metric="exact_match")
-    with pytest.raises(ValueError, match=r"'exact_match' does not fit labels of shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"expected accuracy for labels of shape \(1,\), got 'exact_match'"):
         evaluate(follower, [batch | {"labels": torch.tensor([1])}], metric="exact_match")
-    with pytest.raises(ValueError, match="'exact_match' is of generated text, not of logits"):
+    with pytest.raises(ValueError, match="expected one that scores logits, got 'exact_match' of generated text"):
         predict(forward(follower, batch)[1], batch["labels"], "exact_match")
 
 
@@ -376,7 +378,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(task, stored, tmp_path, monkeyp
 
     whole = run("whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(trainer.Recorder, "publish", after(1, trainer.Recorder.publish, killed))
+        patch.setattr(recorder.Recorder, "publish", after(1, recorder.Recorder.publish, killed))
         run("again")
     assert len(checkpoints(tmp_path / "again")) == 1
     assert content(run("again")) == content(whole)
@@ -392,8 +394,6 @@ def test_a_given_model_may_have_any_number_of_classes(task, tokenizer, tmp_path,
     assert type(load_finetuned(folder)[0]) is MT5ForConditionalGeneration
 
 
-def test_a_metric_that_sees_the_target_is_refused(task, stored, tmp_path):
-    with pytest.raises(ValueError, match="metric 'accuracy' does not fit kind 'text2text': use exact_match"):
-        finetune(
-            replace(task, spec=replace(task.spec, metric="accuracy")), stored, seed=0, out=tmp_path, progress=False
-        )
+def test_a_metric_that_sees_the_target_is_refused(task):
+    with pytest.raises(ValueError, match="metric: expected one of exact_match, got 'accuracy'"):
+        replace(task.spec, metric="accuracy")

@@ -1,8 +1,9 @@
 """TracIn scores equal plain autograd on one example at a time; nothing of the model is changed."""
 
 import copy
-import functools
+import dataclasses
 import itertools
+import math
 import operator
 import re
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ import transformers
 from torch import nn
 from transformers import AutoConfig
 
+from xsub_utils.attribution.options import InfluenceOptions
 from xsub_utils.attribution.tracin import influence
 from xsub_utils.gradients.capture import example_loss
 from xsub_utils.gradients.factors import Outer
@@ -56,7 +58,13 @@ FLOATS = torch.rand(LAYERS, HEADS, generator=torch.Generator().manual_seed(9), d
 MASK_WITHOUT_A_LAYER = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0]]).bool()
 GATES = {"no gates": None, "mask": MASK, "floats": FLOATS}
 RATES = [0.3, 0.07]
-quiet_influence = functools.partial(influence, progress=False)
+
+
+def quiet_influence(checkpoints, train, test, **arguments):
+    """Without a bar; options may stand among the arguments."""
+    names = {field.name for field in dataclasses.fields(InfluenceOptions)}
+    options = InfluenceOptions(**{name: arguments.pop(name) for name in names & arguments.keys()})
+    return influence(checkpoints, train, test, options=options, progress=False, **arguments)
 
 
 def new_model(name=XLMR[0], kind=XLMR[1], seed=0):
@@ -133,7 +141,7 @@ def assert_right(models, train, test, gates=None, names=None, weights=None, **op
     pairs = [[gradients(model, side, gates, **how) for side in (test, train)] for model in models]
     assert all(torch.count_nonzero(side) for pair in pairs for side in pair)
     right = [cosines(*pair) if options.get("normalize", True) else pair[0] @ pair[1].T for pair in pairs]
-    found = quiet_influence(models, train, test, gates, weights=weights, **options)
+    found = quiet_influence(models, train, test, gates=gates, weights=weights, **options)
     assert_equal(found.by_checkpoint, torch.stack(right))
     assert_equal(found.scores, sum(map(operator.mul, weights or [1] * len(models), right)))
     return found
@@ -187,7 +195,7 @@ def test_checkpoints_add_up_with_their_weights(options):
     models = [new_model(*TAGGER, seed) for seed in range(2)]
     train, test = make_batches(TAGGER[1]), make_batches(TAGGER[1], (3, 2), seed=2)
     found = assert_right(models, train, test, MASK_WITHOUT_A_LAYER, **options)
-    assert found.parts.shape == (2, len(found.groups), 5, 7) and found.exact is None
+    assert found.contributions.shape == (2, len(found.groups), 5, 7) and found.exact is None
     assert found.groups == ("all",) or len(found.groups) == 6
     assert_equal(sum(found.by_group.values()), found.scores, 1e-13)
 
@@ -224,7 +232,7 @@ def test_gates_of_a_decoder():
     names = [name for name, _ in model.named_parameters() if "relative" not in name]
     options = {"names": names, "parameters": "^(?!.*relative)"}
     assert_right([model], *sides, FLOATS, part="decoder", **options)
-    with pytest.raises(ValueError, match=r"relative_attention_bias.* not divided by the 3 examples; leave them out"):
+    with pytest.raises(ValueError, match=r"on each of the 3 examples, got .*relative_attention_bias.*; leave them out"):
         quiet_influence([model], *sides)
 
 
@@ -322,8 +330,8 @@ def test_scores_are_those_of_captum(name, kind):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_scores_are_those_of_the_cpu():
     model, train, test = new_model(), make_batches(), make_batches(seed=2)
-    right = quiet_influence([model], train, test, MASK)
-    found = quiet_influence([model.cuda()], train, test, MASK)
+    right = quiet_influence([model], train, test, gates=MASK)
+    found = quiet_influence([model.cuda()], train, test, gates=MASK)
     assert_equal(found.scores.cpu(), right.scores)
 
 
@@ -332,7 +340,7 @@ def test_scores_are_those_of_the_cpu():
 
 def test_an_example_is_as_similar_to_itself_as_there_are_checkpoints():
     models, data = [new_model(seed=seed) for seed in range(2)], make_batches()
-    scores = quiet_influence(models, data, data, MASK).scores
+    scores = quiet_influence(models, data, data, gates=MASK).scores
     assert_equal(scores.diagonal(), torch.full((7,), 2.0).double(), 1e-12)
     assert scores.max() <= 2 + 1e-12 and scores.fill_diagonal_(0).abs().max() < 2
 
@@ -341,7 +349,7 @@ def test_gates_of_ones_are_none():
     model, train, test = new_model(), make_batches(), make_batches(seed=2)
     ones = torch.ones(LAYERS, HEADS)
     whole, *same, masked = (
-        quiet_influence([model], train, test, gates).scores for gates in (None, ones, ones.bool(), MASK)
+        quiet_influence([model], train, test, gates=gates).scores for gates in (None, ones, ones.bool(), MASK)
     )
     for scores in same:
         assert_equal(scores, whole, 1e-12)
@@ -423,7 +431,7 @@ def half_frozen_model():
 def test_the_model_stays_as_it_was(gates, masked):
     model, data, before = (made := half_frozen_model()), make_batches(), snapshot(made)
     masks = random_weight_masks(model, "query|norm") if masked else None
-    quiet_influence([model], data, data, GATES[gates], weight_masks=masks)
+    quiet_influence([model], data, data, gates=GATES[gates], weight_masks=masks)
     assert snapshot(model) == before
 
 
@@ -442,7 +450,7 @@ def test_the_model_stays_as_it_was_after_an_error(gates, fails):
 
     masks = random_weight_masks(model, "query|norm")
     with pytest.raises(KeyboardInterrupt):
-        quiet_influence([model], data, data, GATES[gates], weight_masks=masks, loss=loss)
+        quiet_influence([model], data, data, gates=GATES[gates], weight_masks=masks, loss=loss)
     assert snapshot(model) == before
 
 
@@ -450,31 +458,40 @@ MODEL, DATA = new_model(), make_batches()
 QUERY = "roberta.encoder.layer.0.attention.self.query.weight"
 ONES = torch.ones(LAYERS, HEADS)
 WRONG = [
-    ({"checkpoints": []}, "checkpoints: there are none"),
-    ({"train": []}, "train: there are none"),
-    ({"test": []}, "test: there are none"),
-    ({"train": [{"input_ids": DATA[0]["input_ids"]}]}, "train: batch 0 has no labels"),
-    ({"test": [DATA[0], {name: values[:0] for name, values in DATA[0].items()}]}, "test: batch 1 has .*no examples"),
-    ({"gates": ONES * 0}, r"gates: .*at least one head"),
-    ({"gates": ~ONES.bool()}, r"gates: .*at least one head"),
-    ({"gates": ONES[None]}, r"gates: of shape \(1, 2, 4\)"),
-    ({"gates": ONES.T}, r"the shape is \(4, 2\); this model takes \(2, 4\)"),
-    ({"gates": ONES.T.bool()}, r"the shape is \(4, 2\); this model takes \(2, 4\)"),
-    ({"weights": [1.0, 2.0]}, "weights: 2 for 1 checkpoints"),
-    ({"weights": []}, "weights: 0 for 1 checkpoints"),
-    ({"test_groups": ["a"] * 6}, "test_groups: 6 labels for 7 test examples"),
-    ({"weight_masks": {"query": MASK}}, "weight_masks: the model has no parameter 'query'"),
-    ({"weight_masks": {QUERY: MASK}}, r"weight_masks: that of '.*' is of shape \(2, 4\)"),
-    ({"parameters": "layer 3"}, "parameters: 'layer 3' .*; groups are embeddings, layer 1 attention, .*, head$"),
-    ({"parameters": ["head", "nothing"]}, "parameters: 'nothing' is no group"),
-    ({"rescore": 3}, "rescore=3: .*give projection"),
-    ({"projection": -1}, "projection=-1: at least 1"),
-    ({"loss": lambda logits, _: logits}, r"loss: gives shape \(4, 3\); one value per example"),
-    ({"loss": lambda logits, _: logits.mean()}, r"loss: gives shape \(\); one value per example"),
-    ({"loss": lambda logits, _: torch.zeros(len(logits))}, "loss: it depends on none of the parameters"),
-    ({"memory": 1e4}, r"memory=1e\+04: a batch of 4 training examples takes about .*; give at least"),
-    ({"part": "decoder"}, "part: xlm-roberta models have encoder, not 'decoder'"),
-    ({"checkpoints": ["epoch-x"]}, "checkpoints: 'epoch-x' is no folder epoch-1"),
+    ({"checkpoints": []}, "checkpoints: expected at least one model or folder, got none"),
+    ({"checkpoints": "epoch-1"}, r"checkpoints: expected a list, got str; put it into one: \[checkpoint\]"),
+    ({"checkpoints": [MODEL.state_dict()]}, "checkpoints: expected models or their folders, got OrderedDict; load="),
+    ({"train": []}, "train: expected at least one batch, got none"),
+    ({"test": []}, "test: expected at least one batch, got none"),
+    (
+        {"train": [{"input_ids": DATA[0]["input_ids"]}]},
+        "train: .*with labels.* got only input_ids in batch 0",
+    ),
+    ({"test": [DATA[0], {name: values[:0] for name, values in DATA[0].items()}]}, "test: .* got none in batch 1"),
+    ({"gates": ONES * 0}, "gates: expected at least one head that is kept, got none"),
+    ({"gates": ~ONES.bool()}, "gates: expected at least one head that is kept, got none"),
+    ({"gates": ONES * torch.nan}, "gates: expected finite numbers, got nan or infinity"),
+    ({"gates": ONES[None]}, r"gates: expected the shape \(layers, heads\), got \(1, 2, 4\)"),
+    ({"gates": ONES.T}, r"gates: .*\(4, 2\)"),
+    ({"gates": ONES.T.bool()}, r"gates: .*\(4, 2\)"),
+    ({"weights": [1.0, 2.0]}, "weights: expected one for each of 1 checkpoints, got 2"),
+    ({"weights": []}, "weights: expected one for each of 1 checkpoints, got 0"),
+    ({"weights": [math.nan]}, "weights: expected finite numbers, such as learning rates, got nan"),
+    ({"test_groups": ["a"] * 6}, "test_groups: expected one label for each of 7 test examples, got 6"),
+    ({"weight_masks": {"query": MASK}}, "weight_masks: .*'query'"),
+    ({"weight_masks": {QUERY: MASK}}, r"weight_masks: .*\(2, 4\)"),
+    ({"weight_masks": {QUERY: MASK}, "projection": 2}, "projection: expected None together with weight_masks.*, got 2"),
+    ({"parameters": "layer 3"}, "parameters: expected a group .*embeddings, layer 1 attention, .*, got 'layer 3'"),
+    ({"parameters": ["head", "nothing"]}, "parameters: .*'nothing'"),
+    ({"loss": lambda logits, _: logits}, r"loss: expected one value for each of the 4 examples, got shape \(4, 3\)"),
+    ({"loss": lambda logits, _: logits.mean()}, r"loss: expected one value for each of the 4 examples, got shape \(\)"),
+    ({"loss": lambda logits, _: torch.zeros(len(logits))}, "loss: expected values that depend on the parameters"),
+    ({"memory": 1e4}, r"memory: expected at least .* bytes \(a batch of 4 training examples .*\), got 1e\+04; or give"),
+    ({"part": "decoder"}, "part: .*decoder"),
+    (
+        {"load": lambda entry: (entry, None)},
+        "load: .* returns a model, got tuple from it; return the first",
+    ),
 ]
 
 
@@ -491,14 +508,14 @@ def test_checkpoints_of_different_models_are_explained():
     other = transformers.XLMRobertaForSequenceClassification(
         AutoConfig.for_model(XLMR[0], **SMALL | {"vocab_size": 41})
     )
-    with pytest.raises(ValueError, match=r"word_embeddings.weight has shape \(41, 16\) in checkpoint 2 and \(40, 16\)"):
+    with pytest.raises(ValueError, match=r"word_embeddings.weight of shape \(41, 16\) in checkpoint 2 and \(40, 16\)"):
         quiet_influence([MODEL, other.double()], DATA, DATA)
 
 
 def test_examples_without_labels_are_explained():
     data = make_batches(TAGGER[1])
     data[1]["labels"][2] = -100
-    with pytest.raises(ValueError, match=r"example 2 of a batch has no label, so it has no loss; leave it out"):
+    with pytest.raises(ValueError, match="a label in every example, got none in example 2 of a batch; leave it out"):
         quiet_influence([new_model(*TAGGER)], data, data)
 
 
@@ -519,7 +536,7 @@ class Outside(Affine):
 @pytest.mark.parametrize("kind", ["only", "also"])
 def test_parameters_used_outside_their_modules_are_found(kind):
     model, data = Outside(kind), points(width=CLASSES)
-    with pytest.raises(ValueError, match=r"gradients of dense\.weight cannot be taken apart by example, as Outside"):
+    with pytest.raises(ValueError, match=r"model: .* got Outside whose gradients of dense\.weight are not"):
         quiet_influence([model], data, data)
     names = ["body.weight", "body.bias"]
     right = cosines(*2 * [gradients(model, data, names=names)])

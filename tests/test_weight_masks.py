@@ -84,9 +84,9 @@ def test_half_precision_and_views_are_compared_as_floats(values):
 @pytest.mark.parametrize(
     ("change", "count", "message"),
     [
-        ({}, -1, "count=-1: from 0 to the 1236 entries"),
-        ({}, 1237, "count=1237"),
-        ({"a": torch.tensor([torch.nan])}, 1, "'a' holds nan"),
+        ({}, -1, "count: expected 0 to 1236, .* got -1"),
+        ({}, 1237, "count: .* got 1237"),
+        ({"a": torch.tensor([torch.nan])}, 1, "got nan in 'a'; has the training diverged"),
     ],
 )
 def test_bad_values_are_refused(change, count, message, values):
@@ -95,7 +95,7 @@ def test_bad_values_are_refused(change, count, message, values):
 
 
 def test_a_mask_of_others_is_refused(values):
-    with pytest.raises(ValueError, match="besides: 'x'"):
+    with pytest.raises(ValueError, match=r"besides: .* got 'x'"):
         largest(values, count=1, besides={"x": torch.ones(2, dtype=torch.bool)})
 
 
@@ -132,9 +132,15 @@ def test_weights_are_zero_inside_and_back_outside():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ({"2.weight": torch.ones(2, 3, dtype=torch.bool)}, "no parameter '2.weight'"),
-        ({"weight": torch.ones(2, 2, dtype=torch.bool)}, r"shape \(2, 2\); \(2, 3\), as the parameter"),
-        ({"weight": torch.ones(2, 3)}, "is of torch.float32"),
+        (
+            {"2.weight": torch.ones(2, 3, dtype=torch.bool)},
+            "mask: expected names of parameters of the model, got '2.weight'",
+        ),
+        (
+            {"weight": torch.ones(2, 2, dtype=torch.bool)},
+            r"mask of shape \(2, 3\) for 'weight', as the parameter, got \(2, 2\)",
+        ),
+        ({"weight": torch.ones(2, 3)}, "got torch.float32 for 'weight'"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(mask, message):
@@ -145,10 +151,10 @@ def test_masks_that_do_not_fit_are_refused(mask, message):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (Ticket(0.5, {}, Path("run")), "mask: a Ticket; .* a ticket has it as .mask"),
-        (torch.ones(2, 3) > 0, "mask: a Tensor; .* one tensor is a mask of heads"),
-        ({"qaa": {"weight": torch.ones(2, 3) > 0}}, "mask: 'qaa' is of dict; a bool tensor would be right"),
-        ([], "mask: a list; parameter name → bool tensor would be right"),
+        (Ticket(0.5, {}, Path("run")), "mask: .* got a Ticket; a ticket has it as .mask"),
+        (torch.ones(2, 3) > 0, "mask: .* got a Tensor; one tensor is a mask of heads"),
+        ({"qaa": {"weight": torch.ones(2, 3) > 0}}, "mask: .* got a dict for 'qaa'"),
+        ([], "mask: expected parameter name -> bool tensor, got a list"),
     ],
 )
 def test_what_is_no_weight_mask_is_refused(mask, message):

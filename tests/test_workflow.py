@@ -268,7 +268,7 @@ def test_the_extended_study_goes_on_from_the_default_one():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (["study=tinny"], "'tinny' is not one of"),
+        (["study=tinny"], "study: expected one of extended, minibabel"),
         (["dota=x"], "did you mean 'data'?"),
         (["parameters={langages: [qaa]}"], "did you mean 'languages'?"),
     ],

@@ -8,7 +8,7 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from xsub_utils.data.schema import TASKS
 from xsub_utils.data.tasks import Task
-from xsub_utils.models.encoders import train_tokenizer
+from xsub_utils.models.tokenizers import train_tokenizer
 from xsub_utils.training.settings import Settings
 
 LANGUAGES = ("qaa", "qba")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from source import read_notebook
 
-from xsub_utils._internal.notebooks import source_sha
+from xsub_utils._internal.notebook_files import source_sha
 
 
 def fingerprints(root: Path, notebook: str, data: str | None) -> dict[str, str]:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from source import parameter_names
-from study import values_of
+
+from xsub_utils.study.config import values_of
 
 FIGURES = "figures"  # the run with the full lists, which draws
-UNDRAWN = "-"  # what the others get in place of a folder: `plots.UNDRAWN`, which takes seconds to import
+UNDRAWN = "-"  # what the others get in place of a folder: `drawing.UNDRAWN`, which takes seconds to import
 
 Contents = dict[str, dict[str, list[str]]]  # such as {"02_prune": {"over": ["seeds"], "after": ["01_finetune"]}}
 Cells = dict[str, dict[str, list]]  # such as {"nli-0": {"tasks": ["nli"], "seeds": [0]}}

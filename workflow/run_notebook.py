@@ -14,6 +14,8 @@ from typing import TextIO
 import psutil
 import yaml
 
+from xsub_utils._internal.io import write_json
+
 ROOT = Path(__file__).resolve().parents[1]
 POLL_S = 0.5  # how often to look whether Snakemake is still there
 STOPPED = "stopped"  # last line printed by a run that was stopped, which is no failure
@@ -30,7 +32,7 @@ def main() -> int:
     with args.printed.open("w") as printed:
         status = execute([sys.executable, "-m", "xsub_utils._internal.notebooks", "execute", *command], printed)
     if status == 0:
-        write_receipt(args.receipt, args.facts | {"seconds": round(time.monotonic() - begun, 1)})
+        write_json(args.receipt, args.facts | {"seconds": round(time.monotonic() - begun, 1)})
     return status
 
 
@@ -70,13 +72,6 @@ def end(pid: int) -> None:
     for one in [*process.children(recursive=True), process]:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
-
-
-def write_receipt(path: Path, content: dict) -> None:
-    """Write the receipt in one piece: it is there and complete, or not there."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
 
 
 if __name__ == "__main__":

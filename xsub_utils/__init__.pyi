@@ -1,12 +1,14 @@
 # The public names, each with the module that it is loaded from when it is first used.
 from ._internal.notebook_setup import setup as setup
-from ._internal.notebook_setup import versions as versions
+from ._internal.provenance import versions as versions
+from .attribution.options import InfluenceOptions as InfluenceOptions
 from .attribution.top_k import top_shares as top_shares
 from .attribution.tracin import influence as influence
 from .data.schema import TaskSpec as TaskSpec
 from .data.tasks import Task as Task
 from .data.tasks import load_task as load_task
 from .data.text2text import text_to_text as text_to_text
+from .evaluation.metrics import Metric as Metric
 from .evaluation.scores import cross_evaluate as cross_evaluate
 from .evaluation.scores import evaluate as evaluate
 from .evaluation.scores import predictions as predictions
@@ -17,13 +19,14 @@ from .heads.masks import load_masks as load_masks
 from .heads.masks import random_mask as random_mask
 from .heads.masks import save_masks as save_masks
 from .heads.removal import remove_heads as remove_heads
-from .heads.search import Subnetwork as Subnetwork
 from .heads.search import find_subnetwork as find_subnetwork
+from .heads.subnetwork import Subnetwork as Subnetwork
 from .models.architectures import head_shape as head_shape
+from .models.architectures import register_architecture as register_architecture
 from .models.batches import make_batches as make_batches
 from .models.encoders import load_encoder as load_encoder
-from .models.encoders import pretrain_encoder as pretrain_encoder
 from .models.encoders import random_twin as random_twin
+from .models.pretraining import pretrain_encoder as pretrain_encoder
 from .similarity.cca import svcca as svcca
 from .similarity.cka import cka as cka
 from .similarity.cka import cka_matrix as cka_matrix

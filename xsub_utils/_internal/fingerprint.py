@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from xsub_utils._internal.validation import wrong_type
+
 PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +35,7 @@ def plain(value: Any, name: str = "value") -> Any:
 
     Args:
         value: None, str, bool, int, finite float, or a list, tuple or dict of these.
-        name: What an error calls the value.
+        name: Name of the value in an error.
 
     Raises:
         TypeError: If `value` holds anything else; the message names the entry.
@@ -41,27 +43,25 @@ def plain(value: Any, name: str = "value") -> Any:
     if isinstance(value, dict):
         for entry in value:
             if not isinstance(entry, str):
-                raise TypeError(f"{name} has an entry named {entry!r}; names must be strings")
+                raise wrong_type(name, "entries named by strings", f"one named {entry!r}")
         return {entry: plain(item, f"{name}[{entry!r}]") for entry, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise TypeError(
-        f"{name} is {value!r} ({type(value).__name__}); it must be None, a str, bool, int or finite float, "
-        "or a list, tuple or dict of these"
-    )
+    expected = "None, a str, bool, int or finite float, or a list, tuple or dict of these"
+    raise wrong_type(name, expected, f"{value!r} ({type(value).__name__})")
 
 
 def code_digests(build: Callable, modules: Sequence[ModuleType] = ()) -> dict[str, str]:
     """Digest of the code of every module that takes part in a build, by the module's name.
 
-    Those are the module of `build`, further ones, and all of this package that these import, at the top or
-    inside functions, directly or not. Comments, docstrings and layout do not count.
+    The module of `build` takes part, so do further modules, and all modules of this package that these import, at the
+    top or inside functions, directly or not. Comments, docstrings and layout do not count.
 
     Args:
-        build: Function (or partial of one) whose module takes part. One from a notebook or a script stands
-            for itself, as `__main__`; the other cells do not count.
+        build: Function (or partial of a function) whose module takes part. A function from a notebook or a script
+            stands for itself, as `__main__`; other cells do not count.
         modules: Further modules that take part.
 
     Raises:
@@ -75,10 +75,7 @@ def code_digests(build: Callable, modules: Sequence[ModuleType] = ()) -> dict[st
 
 
 def _with_imports(modules: Sequence[ModuleType]) -> dict[str, str]:
-    # Under `python -m` only the spec knows the name.
-    queue = [
-        (module.__spec__.name if module.__spec__ else module.__name__, _module_source(module)) for module in modules
-    ]
+    queue = [(_name(module), _module_source(module)) for module in modules]
     digests: dict[str, str] = {}
     while queue:
         name, path = queue.pop()
@@ -129,7 +126,7 @@ def _name(module: ModuleType) -> str:
 def _module_source(module: ModuleType) -> Path:
     path = getattr(module, "__file__", None)
     if path is None or not path.endswith(".py"):
-        raise TypeError(f"code holds {module!r}; an imported module with a Python file would be right")
+        raise wrong_type("code", "imported modules that have a Python file", repr(module))
     return Path(path)
 
 
@@ -137,9 +134,8 @@ def _function_source(function: Callable) -> str:
     try:
         return textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):
-        raise TypeError(
-            f"build is {function!r}, whose source cannot be read; define it in a file or a notebook"
-        ) from None
+        expected = "a function whose source can be read"
+        raise wrong_type("build", expected, repr(function), "define it in a file or a notebook") from None
 
 
 def _without_prose(source: str) -> str:
@@ -150,6 +146,6 @@ def _without_prose(source: str) -> str:
         return digest(source)
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
+        if documented and ast.get_docstring(node, clean=False) is not None:  # type: ignore[arg-type]
+            node.body = node.body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
     return digest(ast.unparse(tree))

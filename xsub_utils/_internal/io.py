@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and one clear error when the disk refuses them."""
+"""Files that are complete or absent, and one clear error when the disk refuses them."""
 
 import errno
 import hashlib
@@ -20,11 +20,11 @@ class StoreError(OSError):
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON, whole or not at all.
+    """Writes a value as indented JSON, in full or not at all.
 
     Raises:
         StoreError: If the file cannot be written.
-        ValueError: If `value` holds nan or an infinity, which JSON has no word for.
+        ValueError: If `value` holds nan or an infinity, which JSON cannot express.
     """
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -35,17 +35,27 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all: readers and crashes see the old file or the new one.
+    """Writes a file in full or not at all: whoever reads it, also after a crash, sees the old file or the new one.
 
     Raises:
         StoreError: If the file cannot be written.
     """
-    path = Path(path)
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write a file to, which takes the place of `path` when the block ends without an error.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(content)
+            yield temporary
             sync(temporary)
             temporary.replace(path)
         finally:
@@ -73,8 +83,8 @@ def explained(target: Path, *, full_only: bool = False) -> Iterator[None]:
     """Turns a failure to write `target` into a `StoreError` that names it, the cause and the remedy.
 
     Args:
-        target: What is being written.
-        full_only: Whether all errors but those of a full disk pass unchanged, as a caller's own.
+        target: The file or folder that is being written.
+        full_only: Whether all errors but those of a full disk pass unchanged, as errors of the caller.
     """
     try:
         yield

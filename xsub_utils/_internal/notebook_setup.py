@@ -1,12 +1,7 @@
-"""The Python process of a notebook: made quiet and repeatable, and described."""
+"""The Python process of a notebook: made quiet and repeatable."""
 
 import os
-import platform
-import re
 import warnings
-from importlib import metadata
-
-import pandas as pd
 
 _ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -17,10 +12,17 @@ _ENVIRONMENT = {
 
 
 def setup() -> None:
-    """Make this kernel repeatable and quiet: a fixed number of threads, no progress widgets of the libraries.
+    """Makes this process repeatable and quiet: a fixed number of threads, no progress bars of the libraries.
 
-    The environment variable `XSUB_THREADS` gives the number of threads (default 1): training amplifies the
-    rounding in which two thread counts differ. Call this before `transformers` or `datasets` is imported.
+    The environment variable `XSUB_THREADS` gives the number of threads (default 1), since training amplifies the
+    rounding by which two thread counts differ. Call this before `transformers` or `datasets` is imported.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> xs.setup()
+        >>> import torch
+        >>> torch.get_num_threads()
+        1
     """
     import torch
 
@@ -28,15 +30,3 @@ def setup() -> None:
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", "IProgress not found")  # widgets that nothing here shows
     torch.set_num_threads(int(os.environ.get("XSUB_THREADS", "1")))
-
-
-def versions() -> pd.DataFrame:
-    """Versions of Python, this package and its direct dependencies: what a result should be reported with.
-
-    Returns:
-        One row each, columns `package` and `version`.
-    """
-    requirements = [r for r in metadata.requires("xsub-utils") if "extra ==" not in r]
-    names = ["xsub-utils", *sorted(re.match(r"[\w-]+", r)[0] for r in requirements)]
-    rows = [("python", platform.python_version()), *((name, metadata.version(name)) for name in names)]
-    return pd.DataFrame(rows, columns=["package", "version"])

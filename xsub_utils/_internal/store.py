@@ -2,9 +2,9 @@
 
 An artifact is a folder `artifacts/<kind>/<digest>/`. The digest covers everything that decides its content:
 the kind, the key (parameters, identity of the data, digests of upstream artifacts) and the code of the stage.
-The folder is filled under another name beside its place, every file is hashed into `manifest.json`, which is
-written last, and the whole is renamed into place: a folder that stands under its name is complete, whenever a
-process was killed. A file lock per artifact lets processes that ask for the same one at once build it once.
+The folder is filled under another name beside its place. Every file is hashed into `manifest.json`, which is written
+last. Then the folder is renamed into place: a folder that stands under its name is complete, whenever a process was
+killed. A file lock per artifact lets processes that ask for the same artifact at once build it once.
 
 `python -m xsub_utils._internal.store` lists what is stored; with `--verify` it hashes every file again.
 """
@@ -27,6 +27,7 @@ from xsub_utils._internal.fingerprint import code_digests, digest, plain
 from xsub_utils._internal.io import StoreError, explained, sha256, sync, write_json, write_text_atomic
 from xsub_utils._internal.paths import artifacts
 from xsub_utils._internal.provenance import commit, hardware, versions
+from xsub_utils._internal.validation import invalid, wrong_type
 
 __all__ = ["StoreError", "describe", "digest", "get_or_build", "verify", "write_json", "write_text_atomic"]
 
@@ -41,14 +42,14 @@ def get_or_build(
 
     Args:
         kind: What the artifact is, such as `"checkpoint"`; names a folder of the store.
-        key: Everything besides the code that decides the content, as plain values. What `build` closes over
-            belongs here, for the store cannot see it.
-        build: Fills the empty folder that it is given. May ask the store for its own inputs.
-        code: Modules whose code decides the content, besides the one that defines `build`; what they import of
-            this package counts too. Comments, docstrings and layout do not. A `build` from a notebook or script
+        key: Everything besides the code that decides the content, as plain values. Values that `build` closes over
+            belong here, for the store cannot see them.
+        build: Fills the empty folder that it is given. It may ask the store for its own inputs.
+        code: Modules whose code decides the content, besides the module that defines `build`; modules of this package
+            that they import count too. Comments, docstrings and layout do not. A `build` from a notebook or script
             counts by its own source.
-        resume: Keep what a build leaves that is killed or fails, and hand it to the next one. For long builds
-            that can go on from there; the others start from an empty folder.
+        resume: Whether to keep the files of a build that is killed or fails, and hand them to the next build. For long
+            builds that can go on from there; other builds start from an empty folder.
 
     Raises:
         TypeError: If `key` is not made of plain values, or a source cannot be read.
@@ -56,9 +57,9 @@ def get_or_build(
         StoreError: If the disk is full or the store not writable. Nothing half-made is left behind.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", kind):
-        raise ValueError(f"kind is {kind!r}; a plain folder name such as 'checkpoint' would be right")
+        raise invalid("kind", "a plain folder name such as 'checkpoint'", repr(kind))
     if not isinstance(key, dict):
-        raise TypeError(f"key is {key!r}; a dict of plain values would be right")
+        raise wrong_type("key", "a dict of plain values", repr(key))
     identity = {"kind": kind, "key": plain(key, "key"), "code": code_digests(build, code)}
     folder = artifacts() / kind / digest(identity)
     if verify(folder):
@@ -130,8 +131,8 @@ def _sha256_once(path: Path, *state: int) -> str:
 
 def _files(folder: Path) -> list[str]:
     """Names of all files of an artifact, relative to it, but for the manifest."""
-    found = (path for path in folder.rglob("*") if not path.is_dir() and path != folder / MANIFEST)
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    paths = (path for path in folder.rglob("*") if not path.is_dir() and path != folder / MANIFEST)
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def _build(folder: Path, identity: dict, build: Callable[[Path], None], resume: bool) -> None:
@@ -164,9 +165,9 @@ def _seal(partial: Path, identity: dict, seconds: float) -> None:
     """Brings every file to the disk and lists it in the manifest."""
     paths = {name: partial / name for name in _files(partial)}
     if (partial / MANIFEST).exists():
-        raise ValueError(f"build of {identity['kind']!r} wrote {MANIFEST}, a name that the store needs itself")
+        raise invalid("build", "files of other names", f"{MANIFEST} of a {identity['kind']}", "the store writes that")
     if not paths:
-        raise ValueError(f"build of {identity['kind']!r} wrote no file; key {identity['key']}")
+        raise invalid("build", "at least one file", f"none of a {identity['kind']} with key {identity['key']}")
     for path in partial.rglob("*"):
         sync(path)
     manifest = {

@@ -21,7 +21,16 @@ def invalid(argument: str, expected: str, got: object, remedy: str = "") -> Valu
         Traceback (most recent call last):
         ValueError: top: expected at least 1, got 0
     """
-    return ValueError(f"{argument}: expected {expected}, got {got}" + (f"; {remedy}" if remedy else ""))
+    return ValueError(_message(argument, expected, got, remedy))
+
+
+def wrong_type(argument: str, expected: str, got: object, remedy: str = "") -> TypeError:
+    """The error for an argument of the wrong type; raise it. Its arguments are those of `invalid`."""
+    return TypeError(_message(argument, expected, got, remedy))
+
+
+def _message(argument: str, expected: str, got: object, remedy: str) -> str:
+    return f"{argument}: expected {expected}, got {got}" + (f"; {remedy}" if remedy else "")
 
 
 def one_of(argument: str, value: Name, valid: Collection[str]) -> Name:

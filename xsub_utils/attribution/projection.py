@@ -1,13 +1,15 @@
 """Two-sided random projection of per-example gradients: what they cost no longer grows with the width of the model."""
 
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xsub_utils.gradients.factors import Outer, Part, Rows, Vector
+from xsub_utils._internal.validation import invalid
+from xsub_utils.gradients.factors import FactoredGradients, Outer, Rows
 
 
 class Projection:
@@ -28,17 +30,17 @@ class Projection:
 
     def __init__(self, size: int, seed: int = 0):
         if size < 1:
-            raise ValueError(f"projection={size}: at least 1 entry a side would be right, such as 64")
+            raise invalid("projection", "at least 1 entry a side, such as 64", size)
         self.size, self.seed = size, seed
         self.matrix = lru_cache(maxsize=None)(self._matrix)
 
-    def __call__(self, name: str, part: Part) -> Part:
+    def __call__(self, name: str, gradients: FactoredGradients) -> FactoredGradients:
         """The projected gradients of a parameter."""
-        if isinstance(part, Outer):
-            return Outer(self._narrow(part.rows, name, "rows"), self._narrow(part.columns, name, "columns"))
-        if isinstance(part, Rows):
-            return Rows(part.example, part.token, self._narrow(part.values, name, "columns"), part.examples)
-        return Vector(part.values)
+        if isinstance(gradients, Outer):
+            return Outer(self._narrow(gradients.rows, name, "rows"), self._narrow(gradients.columns, name, "columns"))
+        if isinstance(gradients, Rows):
+            return replace(gradients, values=self._narrow(gradients.values, name, "columns"))
+        return gradients
 
     def _narrow(self, side: Tensor, name: str, which: str) -> Tensor:
         width = side.shape[-1]

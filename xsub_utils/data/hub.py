@@ -1,14 +1,16 @@
 """Data sets of the Hugging Face hub as raw rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import pandas as pd
 from tqdm import tqdm
 
-from xsub_utils.data.local import PARTS, with_label_names
-from xsub_utils.data.schema import RawRows
+from xsub_utils._internal.validation import invalid
+from xsub_utils.data.columns import RawRows, with_label_names
+from xsub_utils.data.schema import TaskSpec, is_builtin
+from xsub_utils.data.splits import PARTS
 
 DOCUMENTS = 2000  # articles of Wikipedia per language, unless a budget is given
 
@@ -48,8 +50,25 @@ HUB = {
 }
 
 
+def hub_data(spec: TaskSpec, dataset: str | None = None) -> HubData:
+    """Where the data of a task are on the hub.
+
+    Args:
+        spec: The task.
+        dataset: Another data set with the same columns; a task of one's own needs it.
+
+    Raises:
+        ValueError: If neither the task nor the caller names a data set.
+    """
+    if is_builtin(spec, *HUB):
+        return replace(HUB[spec.name], name=dataset or HUB[spec.name].name)
+    if not dataset:
+        raise invalid("dataset", f"the hub's id of the data of task {spec.name!r}", repr(dataset))
+    return HubData(dataset, streaming=spec.kind in ("mlm", "clm"))
+
+
 def hub_rows(
-    task: str,
+    spec: TaskSpec,
     languages: Sequence[str],
     *,
     dataset: str | None = None,
@@ -60,9 +79,9 @@ def hub_rows(
     """Raw rows of a task's data set, language by language and part by part.
 
     Args:
-        task: Name of the task.
+        spec: The task.
         languages: Codes of the languages.
-        dataset: Another data set with the same columns.
+        dataset: Another data set with the same columns; a task of one's own needs it.
         config: Another configuration: a pattern such as "{language}_gsd", or one for each language.
         revision: Branch, tag or commit to pin.
         budget: Documents to fetch per language where data are streamed, from the oldest article on.
@@ -71,23 +90,22 @@ def hub_rows(
         ValueError: If the data set has no such configuration.
         ConnectionError: If the hub or the data set cannot be reached.
     """
-    where = HUB[task]
+    data = hub_data(spec, dataset)
     for language in languages:
-        name = _config(config or where.config, language)
-        chosen = {"data_dir" if where.folders else "name": name, "revision": revision or where.revision}
-        loaded = _load(dataset or where.name, chosen, where.streaming, language)
-        place = f"{dataset or where.name} ({name})"
+        name = _config(config or data.config, language)
+        chosen = {"data_dir" if data.folders else "name": name, "revision": revision or data.revision}
+        loaded = _load(data.name, chosen, data.streaming, language)
         for part, rows in loaded.items():
-            table = _streamed(rows, budget or DOCUMENTS, language) if where.streaming else rows.to_pandas()
+            table = _streamed(rows, budget or DOCUMENTS, language) if data.streaming else rows.to_pandas()
             table = with_label_names(table, rows.features.to_dict() if rows.features else {})
-            yield RawRows(table, language, PARTS.get(part), f"{place}, {part}", "row")
+            yield RawRows(table, language, PARTS.get(part), f"{data.name} ({name}), {part}", "row")
 
 
 def _config(config: str | Mapping[str, str], language: str) -> str:
     if isinstance(config, str):
         return config.format(language=language)
     if language not in config:
-        raise ValueError(f"config names no configuration for language {language!r}; it has {', '.join(config)}")
+        raise invalid("config", f"a configuration for language {language!r}", f"those of {', '.join(config)}")
     return config[language]
 
 
@@ -98,14 +116,14 @@ def _load(name: str, chosen: Mapping[str, str | None], streaming: bool, language
     try:
         return datasets.load_dataset(name, **chosen, streaming=streaming)
     except ValueError as error:
-        raise ValueError(f"language {language!r}: the hub's {name} has no such configuration. {error}") from error
+        raise invalid("languages", f"configurations of the hub's {name}", repr(language), str(error)) from error
     except OSError as error:  # no network, or no such data set
         raise ConnectionError(
-            f"the hub's {name} cannot be reached ({error}). Without a network, save it as Parquet elsewhere "
-            "and pass source='local' with its path."
+            f"dataset: expected one that can be reached, got {name!r} ({error}); without a network, save it as Parquet "
+            "elsewhere and pass source='local' with its path"
         ) from error
 
 
-def _streamed(rows, documents: int, language: str) -> pd.DataFrame:
-    some = tqdm(islice(rows, documents), f"articles ({language})", documents, delay=5, leave=False)
-    return pd.DataFrame(list(some))
+def _streamed(rows: Iterable[Mapping], documents: int, language: str) -> pd.DataFrame:
+    articles = tqdm(islice(rows, documents), f"articles ({language})", documents, delay=5, leave=False)
+    return pd.DataFrame(list(articles))

@@ -7,11 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from xsub_utils._internal.validation import invalid
+
 SPLITS = ("train", "importance", "validation", "test")
-PART_OF = {  # where a source has parts
+PART_OF = {  # part of the source that a split is drawn from
     "train": "train",
     "importance": "validation",
     "validation": "validation",
+    "test": "test",
+}
+PARTS = {  # what parts of a source are called -> our name
+    "train": "train",
+    "training": "train",
+    "importance": "importance",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
     "test": "test",
 }
 KEPT_FIRST = ("test", "validation", "importance", "train")  # of equal texts, the first here stays
@@ -28,10 +40,12 @@ def draw_splits(
     rows alone, not on the order of these.
 
     Where the source has a train part, `train` is drawn from it, `importance` and `validation` from its validation
-    part and `test` from its test part (from train too if these are missing), and what shares a text with a part
-    that is kept first (test, then validation) is left out. Otherwise all rows are one pool. Where several splits
-    are drawn from one pool, ids linked by shared texts are a group, which goes to one split; what is too much for it
-    is in none.
+    part and `test` from its test part (from train too if these are missing). What shares a text with a part that is
+    kept first (test, then validation) is left out. Without a train part, all rows are one pool. A part that is named
+    like a split comes first: if `importance` has one, or each of the splits, then they are drawn from those.
+
+    Where several splits are drawn from one pool, ids linked by shared texts are a group, which goes to one split; what
+    is too much for it is in none.
 
     Args:
         rows: Columns `id`, `language`, `part` and those of the task.
@@ -49,17 +63,17 @@ def draw_splits(
     rows = rows.reset_index(drop=True)
     pools: dict[str | None, list[str]] = {}
     for split in sizes:
-        pools.setdefault(_part_for(split, set(rows["part"])), []).append(split)
+        pools.setdefault(_part_for(split, sizes, set(rows["part"])), []).append(split)
     texts = _numbered(rows, list(inputs))
     rows = _distinct(rows, texts)
     if None not in pools:
         rows = _apart(rows, texts)
-    chosen = {}
+    chosen: dict[str, pd.DataFrame] = {}
     for part, splits in pools.items():
         pool = rows if part is None else rows[rows["part"] == part]
         # A split with a pool to itself leaks nothing: its ids are drawn one by one, for more different texts.
         groups = _groups(pool["id"], texts.loc[pool.index]) if len(splits) > 1 else {}
-        chosen |= _draw(pool, groups, languages, {split: sizes[split] for split in splits}, seed)
+        chosen |= _draw(pool, part, groups, languages, {split: sizes[split] for split in splits}, seed)
     return {split: chosen[split].drop(columns="part") for split in sizes}
 
 
@@ -82,7 +96,7 @@ def _distinct(rows: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
     rows = rows.iloc[order.to_numpy().argsort(kind="stable")]
     owner: dict[tuple, str] = {}
     inputs = texts.loc[rows.index].itertuples(index=False, name=None)
-    lost = {name for one, name in zip(inputs, rows["id"], strict=True) if owner.setdefault(one, name) != name}
+    lost = {name for key, name in zip(inputs, rows["id"], strict=True) if owner.setdefault(key, name) != name}
     return rows[~rows["id"].isin(lost)]
 
 
@@ -116,22 +130,27 @@ def _groups(ids: pd.Series, texts: pd.DataFrame) -> dict[str, str]:
 # The draw
 
 
-def _part_for(split: str, parts: set) -> str | None:
+def _part_for(split: str, sizes: Iterable[str], parts: set) -> str | None:
     """Part that a split is drawn from; None if all rows are one pool."""
-    if split in parts:
+    if parts.issuperset(sizes):
         return split
     if "train" not in parts:
         return None
-    return PART_OF[split] if PART_OF[split] in parts else "train"
+    return next(part for part in (split, PART_OF[split], "train") if part in parts)
 
 
 def _draw(
-    pool: pd.DataFrame, groups: Mapping[str, str], languages: Sequence[str], sizes: dict[str, int], seed: int
+    pool: pd.DataFrame,
+    part: str | None,
+    groups: Mapping[str, str],
+    languages: Sequence[str],
+    sizes: dict[str, int],
+    seed: int,
 ) -> dict[str, pd.DataFrame]:
     """Splits of one pool."""
     wanted = {split: dict.fromkeys(languages, size) for split, size in sizes.items()}
     chosen = _chosen(pool, groups, wanted, seed)
-    _check(pool, groups, sizes, wanted)
+    _check(pool, part, groups, sizes, wanted)
     rows = pool.set_index(["language", "id"], drop=False)
     rank = {language: i for i, language in enumerate(languages)}
     return {
@@ -177,7 +196,11 @@ def _place_in_line(name: str, seed: int) -> bytes:
 
 
 def _check(
-    pool: pd.DataFrame, groups: Mapping[str, str], sizes: dict[str, int], missing: dict[str, dict[str, int]]
+    pool: pd.DataFrame,
+    part: str | None,
+    groups: Mapping[str, str],
+    sizes: dict[str, int],
+    missing: dict[str, dict[str, int]],
 ) -> None:
     """Raises if a split is not full in every language."""
     short = [language for language in missing[next(iter(sizes))] if any(m[language] for m in missing.values())]
@@ -186,9 +209,12 @@ def _check(
     counts = pool["language"].value_counts()
     asked = " + ".join(f"{split} {size:,}" for split, size in sizes.items())
     available = ", ".join(f"{language} {counts.get(language, 0):,}" for language in short)
+    origin = f" in part {part!r}" if part else ""
     largest = max(Counter(groups.values()).values(), default=1)
-    together = f" Rows that share a text must stay together: up to {largest:,} ids go to one split." * (largest > 1)
-    raise ValueError(
-        f"too few rows: sizes asks for {asked} = {sum(sizes.values()):,} of each language, but of different "
-        f"texts there are: {available}.{together} Ask for fewer rows or leave a split out."
+    together = f" (rows that share a text stay together: up to {largest:,} ids go to one split)" * (largest > 1)
+    raise invalid(
+        "sizes",
+        f"no more rows than there are of different texts{origin}: {available}{together}",
+        f"{asked} = {sum(sizes.values()):,} of each language",
+        "ask for fewer rows or leave a split out",
     )

@@ -1,29 +1,27 @@
 """Tasks: examples in several languages, the same columns from every source, splits that share nothing."""
 
-import inspect
 import json
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from xsub_utils._internal import store
 from xsub_utils._internal.validation import one_of
-from xsub_utils.data import hub, splits
-from xsub_utils.data import local as sources
-from xsub_utils.data import schema as columns
+from xsub_utils.data import columns as common
+from xsub_utils.data import hub, local, readers, schema, sources
+from xsub_utils.data import splits as splitting
+from xsub_utils.data.frames import drawn_splits, framed_splits, frames_of
 from xsub_utils.data.minibabel import examples as minibabel
 from xsub_utils.data.minibabel import languages as invented
-from xsub_utils.data.schema import TASKS, TaskSpec
-from xsub_utils.data.splits import SPLITS
+from xsub_utils.data.schema import TaskSpec
+from xsub_utils.data.sources import check_source, checked_languages, checked_sizes, draw, named_spec
 
 SIZES = {"train": 2000, "importance": 500, "validation": 500, "test": 500}  # rows per language
-MEANINGS = 10**7  # numbers that a split of MiniBabel has to itself
-SURPLUS = (1.2, 3, 10)  # meanings drawn for each one asked for, since the simplest of them come out equal
-_CODE = (columns, hub, invented, minibabel, sources, splits)
+_CODE = (common, hub, invented, local, minibabel, readers, schema, sources, splitting)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +33,104 @@ class Task:
         languages: Codes of the languages.
         splits: Split -> examples, with columns `id` (the same in translations of each other), `language`, and
             by kind `text`, `label`; `text`, `text_pair`, `label`; `tokens`, `labels`; `text`, `target`; or `text`.
-        source: "minibabel", "hub" or "local".
-        identity: Digest of the content; equal for equal examples, wherever they come from.
+        source: "minibabel", "hub", "local" or "memory".
+        identity: Digest of spec and content; equal for equal examples, wherever they come from. It is computed if it is
+            empty: give `dataclasses.replace` an empty one together with other splits.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> task = xs.load_task("reviews", ["qaa", "qba"], sizes={"train": 6})
+        >>> task.kind, task.metric, task.labels
+        ('sequence', 'accuracy', ('negative', 'positive'))
+        >>> task.examples("train", "qba").columns.tolist()
+        ['id', 'language', 'text', 'label']
     """
 
     spec: TaskSpec
     languages: tuple[str, ...]
     splits: dict[str, pd.DataFrame] = field(repr=False)
-    source: str
-    identity: str
+    source: str = "memory"
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.identity:
+            object.__setattr__(self, "identity", _identity(self.spec, self.splits))
+
+    @classmethod
+    def from_frames(
+        cls,
+        spec: TaskSpec | str,
+        frames: Mapping[str, pd.DataFrame],
+        *,
+        languages: Sequence[str] | None = None,
+        columns: Mapping[str, str] | None = None,
+        sizes: Mapping[str, int] | None = None,
+        seed: int = 0,
+        drop_invalid: bool = False,
+        allow_overlap: bool = False,
+    ) -> "Task":
+        """A task of data in memory.
+
+        Args:
+            spec: The task, or the name of a built-in one.
+            frames: Split -> rows, with columns `language` and those of the task: `text` (`text_pair`) and `label`, or
+                `tokens` and `labels`, or the like. Labels are names or indices. An `id` joins rows that are
+                translations of each other, which then stand in the same order; without it, rows are not parallel.
+            languages: Codes of the languages wanted, in their order; all in order of appearance if None.
+            columns: Your names of our columns, such as `{"text": "review_body"}`.
+            sizes: Split -> rows per language, to be drawn from the frames as `load_task` draws them: `train` from the
+                frame "train", `importance` and `validation` from "validation" (or "dev"), `test` from "test". If None,
+                the frames are the splits and named so: "train", "importance", "validation" and "test".
+            seed: Seed of the draw.
+            drop_invalid: Leave bad rows out and warn of their number, instead of raising at the first one.
+            allow_overlap: Let splits share texts. (Drawn ones never do.)
+
+        Raises:
+            ValueError: If frames are not what they should be, a row is bad or has a label that the task does not have,
+                or splits share ids or texts of a language.
+
+        Example:
+            >>> import pandas as pd
+            >>> import xsub_utils as xs
+            >>> spec = xs.TaskSpec("topic", kind="sequence", labels=["travel", "sports"])
+            >>> rows = [("de", "Zug", "travel"), ("sw", "mpira", "sports")]
+            >>> train = pd.DataFrame(rows, columns=["language", "text", "label"])
+            >>> task = xs.Task.from_frames(spec, {"train": train})
+            >>> task.languages, task.examples("train")["label"].tolist()
+            (('de', 'sw'), [0, 1])
+        """
+        task = named_spec(spec)
+        codes = None if languages is None else checked_languages(languages)
+        options: dict[str, Any] = {"languages": codes, "columns": columns, "drop_invalid": drop_invalid}
+        if sizes is None:
+            return cls(task, *framed_splits(frames, task, allow_overlap=allow_overlap, **options))
+        return cls(task, *drawn_splits(frames, task, sizes=checked_sizes(sizes), seed=seed, **options))
+
+    @classmethod
+    def from_datasets(
+        cls, spec: TaskSpec | str, dataset_dict: Mapping, *, language: str | None = None, **options: Any
+    ) -> "Task":
+        """A task of a `datasets.DatasetDict`.
+
+        Args:
+            spec: The task, or the name of a built-in one.
+            dataset_dict: Split or part -> `datasets.Dataset`. The numbers of a `ClassLabel` stand for its names.
+            language: Language of all rows; None if a column `language` tells it.
+            options: Those of `from_frames`.
+
+        Raises:
+            ValueError: As `from_frames`.
+
+        Example:
+            >>> import datasets
+            >>> import xsub_utils as xs
+            >>> spec = xs.TaskSpec("topic", kind="sequence", labels=["travel", "sports"])
+            >>> rows = datasets.Dataset.from_dict({"text": ["Zug", "Ball"], "category": ["travel", "sports"]})
+            >>> task = xs.Task.from_datasets(spec, datasets.DatasetDict(train=rows), language="de")
+            >>> task.examples("train", "de")["label"].tolist()
+            [0, 1]
+        """
+        return cls.from_frames(spec, frames_of(dataset_dict, language), **options)
 
     @property
     def name(self) -> str:
@@ -52,13 +139,13 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """What is predicted: "sequence", "token", "text2text", "mlm" or "text" (nothing)."""
+        """What is predicted: "sequence", "token", "text2text", "mlm", "clm" or "text" (nothing)."""
         return self.spec.kind
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return self.spec.labels
+        """Names of the classes; empty where there are none."""
+        return tuple(self.spec.labels)
 
     @property
     def metric(self) -> str | None:
@@ -78,14 +165,14 @@ class Task:
 
 
 def load_task(
-    name: str,
+    spec: TaskSpec | str,
     languages: Iterable[str],
     *,
     source: str = "minibabel",
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
     path: str | Path | None = None,
-    **options,
+    **options: Any,
 ) -> Task:
     """A task with its examples, drawn and split once and kept in the artifact store.
 
@@ -93,15 +180,20 @@ def load_task(
     other seed, sizes or languages, a train row of this call may stand in `test`. (Not in MiniBabel, where
     every split of every seed has meanings to itself.)
 
+    Where the data have official parts, told by file names, a column `split` or the hub, `train` is drawn from train,
+    `importance` and `validation` from validation and `test` from test; see `splits.draw_splits`.
+
     Args:
-        name: "nli", "paraphrase", "reviews", "ner", "upos", "mlm" or "parallel".
+        spec: A task of your own, or the name of a built-in one: "nli", "paraphrase", "reviews", "ner", "upos", "mlm" or
+            "parallel".
         languages: Codes of the languages.
-        source: "minibabel" (invented languages; all but upos), "hub" (data sets of `hub.HUB`) or "local".
+        source: "minibabel" (invented languages; the built-in tasks but upos), "hub" (data sets of `hub.HUB`; a task of
+            your own needs `dataset`) or "local".
         sizes: Split -> rows per language. Splits are "train", "importance" (of heads), "validation"
             (retention threshold) and "test"; those not named are left out. `SIZES` if None.
         seed: Seed of the draw.
         path: For source "local": a file with a language column, or a folder with files or folders named by
-            language. JSONL, CSV, TSV, Parquet or CoNLL-U.
+            language. JSONL, CSV, TSV, Parquet, CoNLL-U or IOB2.
         options: MiniBabel: `difficulty`, `language_seed` and `known`, the languages that exist. Hub:
             `dataset`, `config` and `revision` (see `hub.hub_rows`). Hub and local files: `drop_invalid`,
             `budget`, `max_characters` and `columns` (see `columns.common_columns`).
@@ -110,76 +202,29 @@ def load_task(
         ValueError: If an argument is wrong, a row is bad or rows are too few; says where and what to do.
         FileNotFoundError: If there is nothing at `path`.
         ConnectionError: If the hub cannot be reached.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> task = xs.load_task("nli", ["qaa", "qba"], sizes={"train": 8, "test": 4})
+        >>> task.labels
+        ('entailment', 'neutral', 'contradiction')
+        >>> task.examples("test", "qba").shape
+        (4, 5)
     """
-    spec = TASKS[one_of("name", name, TASKS)]
-    languages = _checked_languages(languages)
-    sizes = _checked_sizes(SIZES if sizes is None else sizes)
-    known = _OPTIONS[one_of("source", source, _OPTIONS)]
-    for option in options:
-        one_of(f"option of source {source!r}", option, known)
-    if (path is None) == (source == "local"):
-        raise ValueError(f"path={path!r} with source={source!r}: source 'local' needs a path, the others take none")
+    task = named_spec(spec)
+    codes = checked_languages(languages)
+    wanted = checked_sizes(SIZES if sizes is None else sizes)
+    check_source(task, source, path, options)
     seed = operator.index(seed)
 
     def build(folder: Path) -> None:
-        _write(spec, _draw(spec, languages, sizes, seed, source, path, options), folder)
+        _write(task, draw(task, codes, wanted, seed, source, path, options), folder)
 
-    key = {"task": name, "languages": languages, "sizes": sizes, "seed": seed, "source": source}
+    key: dict[str, Any] = {"task": asdict(task), "languages": codes, "sizes": wanted, "seed": seed, "source": source}
     key["options"] = json.loads(json.dumps(options, default=asdict))  # languages as plain values
-    key["files"] = sources.fingerprint(path, languages) if path else {}
+    key["files"] = local.fingerprint(path, codes) if path else {}
     folder = store.get_or_build("task", key, build, code=_CODE)
-    tables, identity = _read(folder, sizes)
-    return Task(spec, tuple(languages), tables, source, identity)
-
-
-def _draw(
-    spec: TaskSpec,
-    languages: Sequence[str],
-    sizes: Mapping[str, int],
-    seed: int,
-    source: str,
-    path: str | Path | None,
-    options: dict,
-) -> dict[str, pd.DataFrame]:
-    """Splits of the task, from their source."""
-    if source == "minibabel":
-        return _from_minibabel(spec, languages, sizes, seed, **options)
-    if source == "hub":
-        raw = hub.hub_rows(spec.name, languages, **_taken(options, hub.hub_rows))
-    else:
-        raw = sources.local_rows(path, languages)
-    rows = columns.common_columns(raw, spec, **_taken(options, columns.common_columns))
-    return splits.draw_splits(rows, languages, sizes, seed, spec.inputs)
-
-
-def _from_minibabel(
-    spec: TaskSpec,
-    languages: Sequence[str],
-    sizes: Mapping[str, int],
-    seed: int,
-    *,
-    difficulty: int = 1,
-    language_seed: int = 0,
-    known: Sequence[invented.Language] = invented.LANGUAGES,
-) -> dict[str, pd.DataFrame]:
-    """Splits of MiniBabel; each split of each seed has meanings to itself, whatever the sizes."""
-    one_of("name (of source 'minibabel')", spec.name, minibabel.ROWS)
-    for language in languages:
-        one_of("language (of source 'minibabel')", language, [one.code for one in known])
-    settings = {"seed": language_seed, "difficulty": difficulty, "languages": tuple(known)}
-
-    def draw(surplus: float) -> dict[str, pd.DataFrame]:
-        tables = []
-        for split, size in sizes.items():
-            first = (len(SPLITS) * seed + SPLITS.index(split)) * MEANINGS
-            ids = range(first, first + 1 + int(surplus * size))
-            tables += [minibabel.examples(spec.name, code, ids, **settings).assign(part=split) for code in languages]
-        return splits.draw_splits(pd.concat(tables), languages, sizes, seed, spec.inputs)
-
-    for surplus in SURPLUS[:-1]:
-        with suppress(ValueError):
-            return draw(surplus)
-    return draw(SURPLUS[-1])
+    return Task(task, tuple(codes), *_read(folder, wanted, source))
 
 
 # In the store
@@ -188,53 +233,20 @@ def _from_minibabel(
 def _write(spec: TaskSpec, drawn: Mapping[str, pd.DataFrame], folder: Path) -> None:
     for split, rows in drawn.items():
         rows.to_parquet(folder / f"{split}.parquet", index=False)
-    content = {split: rows.to_dict("list") for split, rows in drawn.items()}
-    store.write_json(folder / "identity.json", store.digest({"task": spec.name, "splits": content}))
+    store.write_json(folder / "identity.json", _identity(spec, drawn))
 
 
-def _read(folder: Path, names: Iterable[str]) -> tuple[dict[str, pd.DataFrame], str]:
-    """Splits of a stored task, and the digest of their content."""
+def _identity(spec: TaskSpec, drawn: Mapping[str, pd.DataFrame]) -> str:
+    """Digest of the task and of its examples."""
+    plain = {split: rows.map(lambda value: getattr(value, "tolist", lambda: value)()) for split, rows in drawn.items()}
+    content = {split: rows.to_dict("list") for split, rows in plain.items()}
+    return store.digest({"task": asdict(spec), "splits": content})
+
+
+def _read(folder: Path, names: Iterable[str], source: str) -> tuple[dict[str, pd.DataFrame], str, str]:
+    """Splits of a stored task, their source and the digest of their content."""
     tables = {split: pd.read_parquet(folder / f"{split}.parquet") for split in names}
     for table in tables.values():
         for column in table.columns.intersection(["tokens", "labels"]):
             table[column] = [values.tolist() for values in table[column]]
-    return tables, json.loads((folder / "identity.json").read_text(encoding="utf-8"))
-
-
-# Arguments
-
-
-def _checked_languages(languages: Iterable[str]) -> list[str]:
-    codes = [languages] if isinstance(languages, str) else list(languages)
-    if isinstance(languages, str) or not codes or len(set(codes)) < len(codes):
-        raise ValueError(f"languages={languages!r}: give a list of different codes, such as ['qaa', 'qba']")
-    return codes
-
-
-def _checked_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Sizes in the order of `SPLITS`."""
-    for split, size in sizes.items():
-        one_of("split in sizes", split, SPLITS)
-        if operator.index(size) < 1:
-            raise ValueError(f"sizes[{split!r}]={size}: a split has one row at least; leave it out if not wanted")
-    if not sizes:
-        raise ValueError(f"sizes is empty: give rows per language for some of {', '.join(SPLITS)}")
-    return {split: operator.index(sizes[split]) for split in SPLITS if split in sizes}
-
-
-def _keywords(function: Callable) -> list[str]:
-    """Names of the keyword-only parameters."""
-    parameters = inspect.signature(function).parameters.values()
-    return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
-
-
-def _taken(options: dict, function: Callable) -> dict:
-    """Those options that a function takes."""
-    return {name: options[name] for name in _keywords(function) if name in options}
-
-
-_OPTIONS = {
-    "minibabel": _keywords(_from_minibabel),
-    "hub": sorted({*_keywords(hub.hub_rows), *_keywords(columns.common_columns)}),
-    "local": _keywords(columns.common_columns),
-}
+    return tables, source, json.loads((folder / "identity.json").read_text(encoding="utf-8"))

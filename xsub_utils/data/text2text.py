@@ -5,6 +5,8 @@ from dataclasses import replace
 import pandas as pd
 
 from xsub_utils._internal import store
+from xsub_utils._internal.validation import invalid
+from xsub_utils.data.schema import is_builtin
 from xsub_utils.data.tasks import Task
 
 NLI = "xnli premise: {text} hypothesis:  {text_pair}"  # two blanks, as published
@@ -25,11 +27,19 @@ def text_to_text(task: Task) -> Task:
     Raises:
         ValueError: If the task is of another kind.
 
+    Example:
+        >>> import xsub_utils as xs
+        >>> task = xs.text_to_text(xs.load_task("nli", ["qaa"], sizes={"train": 4}))
+        >>> task.kind, task.metric
+        ('text2text', 'exact_match')
+        >>> set(task.examples("train")["target"]) <= {"entailment", "neutral", "contradiction"}
+        True
+
     Source: Foroutan et al. 2022, the published scripts (nli); after Raffel et al. 2020, appendix D (others).
     """
     if task.kind != "sequence":
-        raise ValueError(f"task {task.name!r} is of kind {task.kind!r}; only kind 'sequence' has classes to generate")
-    form = NLI if task.name == "nli" else PAIR if task.spec.pair else SINGLE
+        raise invalid(f"task {task.name!r}", "kind 'sequence', which has classes to generate", f"kind {task.kind!r}")
+    form = NLI if is_builtin(task.spec, "nli") else PAIR if task.spec.pair else SINGLE
     spec = replace(task.spec, kind="text2text", metric="exact_match", pair=False)
     splits = {split: _written(rows, form, task) for split, rows in task.splits.items()}
     identity = store.digest({"task": task.identity, "form": form, "targets": task.labels})

@@ -1,7 +1,7 @@
-"""Scores of a model, whole or through a subnetwork, and of every subnetwork on every language."""
+"""Scores of a model, full or through a subnetwork, and of every subnetwork on every language."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -10,15 +10,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from xsub_utils._internal.validation import one_of
-from xsub_utils.evaluation.generation import generate, matches
-from xsub_utils.evaluation.spans import span_f1
+from xsub_utils._internal.validation import invalid
+from xsub_utils.evaluation.forward import check_labelled, forward
+from xsub_utils.evaluation.generation import generate
+from xsub_utils.evaluation.metrics import label_count, losses, metric_named
+from xsub_utils.evaluation.spans import check_iob2
 from xsub_utils.heads.gates import head_gates
 from xsub_utils.models.batches import IGNORED
+from xsub_utils.models.modes import eval_mode
 
 Batches = Iterable[Mapping[str, Tensor]]
-METRICS = ("accuracy", "f1", "token_accuracy", "perplexity", "exact_match")
-_CLS_READERS = {"BertPooler", "ElectraClassificationHead", "RobertaClassificationHead", "XLMRobertaClassificationHead"}
 
 
 def evaluate(
@@ -27,35 +28,63 @@ def evaluate(
     """Score of a model on labelled batches.
 
     Args:
-        model: Anything whose output has `.logits`; for "f1" its `config.id2label` names the BIO tags.
+        model: Anything whose output has `.logits`; for "f1" its `config.id2label` names the IOB2 tags.
         batches: Dicts with `labels`; the score does not depend on how examples are divided into batches.
-        metric: "accuracy" (one label per example), "f1" (spans), "token_accuracy", "perplexity" or "exact_match" (of
-            the text that an encoder-decoder generates, see `generation`).
-        gates: Head mask or gates, `(layers, heads)`; None leaves the model whole.
-        part: Whose heads these are: "encoder", "decoder" or "cross", as in `gates.head_shape`.
+        metric: "accuracy" (one label per example), "f1" (spans), "token_accuracy", "perplexity" (of a decoder-only
+            language model: each token after those before it) or "exact_match" (of the text that an encoder-decoder
+            generates, see `generation`).
+        gates: Head mask or gates, `(layers, heads)`; None is the full model.
+        part: Whose heads these are: "encoder", "decoder" or "cross", as in `head_shape`.
 
     Returns:
         A share in [0, 1]; for "perplexity" a number of at least 1, lower is better.
 
     Raises:
         ValueError: If the metric is unknown, does not fit the labels or the model, or there is nothing to score.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> task = xs.load_task("mlm", ["qaa"], sizes={"train": 2, "test": 8})
+        >>> model, tokenizer = xs.load_encoder("minibabel-base", "mlm")
+        >>> batches = xs.make_batches(task.examples("test", "qaa"), tokenizer, task.kind)
+        >>> heads = xs.head_shape(model)
+        >>> full = xs.evaluate(model, batches, metric="perplexity")
+        >>> full < xs.evaluate(model, batches, metric="perplexity", gates=torch.zeros(heads))
+        True
     """
-    outputs, labels = predictions(model, batches, gates=gates, metric=metric, part=part)
-    return score(outputs, labels, metric, label_names(model))
+    chosen, names = metric_named(metric), label_names(model)
+    if chosen.iob2:  # before the model has run over everything
+        check_iob2(names)
+    outputs, labels = predictions(model, batches, metric=metric, gates=gates, part=part)
+    return score(outputs, labels, metric, names)
 
 
 def predictions(
-    model: nn.Module, batches: Batches, *, gates: Tensor | None = None, metric: str = "accuracy", part: str = "encoder"
+    model: nn.Module, batches: Batches, *, metric: str = "accuracy", gates: Tensor | None = None, part: str = "encoder"
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Predictions and labels of each batch, as `score` takes them.
 
     Args:
         model: As for `evaluate`; left in the mode (training or evaluation) in which it was.
         batches, gates, part: As for `evaluate`.
-        metric: Decides what a prediction is, see `predict`; for "exact_match" it is what the model generates.
+        metric: Decides what a prediction is: the most probable class; for "perplexity" the negative log likelihood of
+            the label in nats; for "exact_match" the tokens that the model generates.
 
     Returns:
-        A list of predictions and a list of labels, one tensor per batch.
+        A list of predictions and a list of labels, one tensor per batch. In those of a decoder-only language model
+        each position holds the next token, which it predicts.
+
+    Raises:
+        ValueError: As for `evaluate`.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> task = xs.load_task("nli", ["qaa"], sizes={"train": 2, "test": 6})
+        >>> model, tokenizer = xs.load_encoder("minibabel-base", "sequence", task.labels)
+        >>> batches = xs.make_batches(task.examples("test", "qaa"), tokenizer, task.kind, batch_size=4)
+        >>> classes, labels = xs.predictions(model, batches)
+        >>> [len(batch) for batch in classes]
+        [4, 2]
     """
     outputs, labels = [], []
     with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates, part=part):
@@ -68,55 +97,13 @@ def predictions(
 
 def _predicted(model: nn.Module, batch: Mapping[str, Tensor], metric: str) -> tuple[Tensor, Tensor]:
     """Predictions and labels of a batch; of a text to generate, the model sees the input alone."""
-    if metric != "exact_match":
+    if metric_named(metric).predicts != "text":
         gold, logits = forward(model, batch)
         return predict(logits, gold, metric), gold
-    _check_labelled(batch)
+    check_labelled(batch)
     gold = batch["labels"].to(next(model.parameters()).device)
-    _check_labels([gold], metric)
+    metric_named(metric).check_labels([gold])
     return generate(model, batch, gold.shape[1]), gold
-
-
-def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Labels of a batch and the logits for it, on the device of the model."""
-    _check_labelled(batch)
-    labels, inputs = split_labels(model, batch)
-    with _first_token_only(model):
-        return labels, model(**inputs).logits
-
-
-def split_labels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
-    """Labels of a batch, if any, and the inputs without them, which spares the model a loss that nobody reads.
-
-    The decoder of a model that generates text reads them nonetheless, one token later.
-    """
-    device = next(model.parameters()).device
-    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-    labels = inputs.pop("labels", None)
-    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-    if shift and labels is not None and not inputs.keys() & {"decoder_input_ids", "decoder_inputs_embeds"}:
-        inputs["decoder_input_ids"] = shift(labels)
-    return labels, inputs
-
-
-@contextmanager
-def _first_token_only(model: nn.Module) -> Iterator[None]:
-    """Spares a classifier that reads the first token alone the last layer's work on the others."""
-    if reads_first_token_only(model):
-        output = model.base_model.encoder.layer[-1].attention.output
-        with output.register_forward_pre_hook(lambda _, inputs: tuple(part[:, :1] for part in inputs)):
-            yield
-    else:
-        yield
-
-
-def reads_first_token_only(model: nn.Module) -> bool:
-    """Whether this is one of transformers' own classifiers of that kind, its head not exchanged."""
-    kind = type(model)
-    if not (kind.__module__.startswith("transformers.") and kind.__name__.endswith("ForSequenceClassification")):
-        return False
-    readers = getattr(model.base_model, "pooler", None), getattr(model, "classifier", None)
-    return any(type(reader).__name__ in _CLS_READERS for reader in readers)
 
 
 def predict(logits: Tensor, labels: Int[Tensor, "..."], metric: str) -> Tensor:
@@ -125,19 +112,18 @@ def predict(logits: Tensor, labels: Int[Tensor, "..."], metric: str) -> Tensor:
     Args:
         logits: `(examples, classes)` or `(examples, tokens, classes)`.
         labels: `(examples,)` or `(examples, tokens)`; -100 where nothing is predicted.
-        metric: One of `METRICS` but "exact_match", for which no logits are read that have seen the target.
+        metric: Any but "exact_match", for which no logits are read that have seen the target.
 
     Returns:
         The most probable classes; for "perplexity" the negative log likelihoods of the labels in nats, 0 for -100.
+
+    Raises:
+        ValueError: If the metric is unknown or needs generated text.
     """
-    if one_of("metric", metric, METRICS) == "exact_match":
-        raise ValueError("metric 'exact_match' is of generated text, not of logits: ask `predictions` for it")
-    if metric != "perplexity":
-        return logits.argmax(-1)
-    counted = labels != IGNORED
-    nll = torch.zeros(labels.shape, device=labels.device)
-    nll[counted] = nn.functional.cross_entropy(logits[counted].float(), labels[counted], reduction="none")
-    return nll
+    predicts = metric_named(metric).predicts
+    if predicts == "text":
+        raise invalid("metric", "one that scores logits", f"{metric!r} of generated text", "ask `predictions` for it")
+    return losses(logits, labels) if predicts == "loss" else logits.argmax(-1)
 
 
 def score(
@@ -151,8 +137,8 @@ def score(
     Args:
         predictions: One tensor per batch.
         labels: One tensor per batch, in the same shapes.
-        metric: One of `METRICS`.
-        label_names: BIO tags in the order of the label ids; only "f1" needs them.
+        metric: As for `evaluate`.
+        label_names: IOB2 tags in the order of the label ids; only "f1" needs them.
 
     Returns:
         The score over all batches together, see `evaluate`.
@@ -160,26 +146,10 @@ def score(
     Raises:
         ValueError: If the metric is unknown, does not fit the labels, or no label counts.
     """
-    _check_labels(labels, one_of("metric", metric, METRICS))
-    count = _count(labels)
-    if metric == "f1":
-        return span_f1(predictions, labels, label_names or [])
-    if metric == "perplexity":
-        return perplexity(predictions, labels)
-    if metric == "exact_match":
-        return float(torch.cat([matches(*pair) for pair in zip(predictions, labels, strict=True)]).double().mean())
-    return sum(int((guess == gold).sum()) for guess, gold in zip(predictions, labels, strict=True)) / count
-
-
-def perplexity(nll: Sequence[Tensor], labels: Sequence[Tensor]) -> float:
-    """Perplexity over the masked tokens: exp(total negative log likelihood / number of masked tokens).
-
-    Args:
-        nll: Negative log likelihoods in nats, one tensor per batch, 0 where the label is -100.
-        labels: One tensor per batch.
-    """
-    total = sum(float(part.sum(dtype=torch.float64)) for part in nll)
-    return float(np.exp(total / _count(labels)))
+    chosen = metric_named(metric)
+    chosen.check_labels(labels)
+    label_count(labels)
+    return chosen.total(predictions, labels, label_names)
 
 
 def chance_level(labels: Iterable, metric: str) -> float:
@@ -188,7 +158,7 @@ def chance_level(labels: Iterable, metric: str) -> float:
     Args:
         labels: Label ids: a column of examples, of ints or of lists of ints, or the tensors of batches; for
             "exact_match" the column of targets, or the tensors.
-        metric: One of `METRICS`.
+        metric: As for `evaluate`.
 
     Returns:
         The share of the most frequent label for accuracies, of the most frequent target for "exact_match"; 0 for
@@ -197,18 +167,16 @@ def chance_level(labels: Iterable, metric: str) -> float:
     Raises:
         ValueError: If the metric is unknown or there is no label.
     """
-    if metric == "exact_match":
+    chosen = metric_named(metric)
+    if chosen.predicts == "text":
         counted = np.array(list(_targets(labels)), dtype=str)
     else:
-        ids = np.concatenate([np.atleast_1d(part).ravel() for part in labels] or [[]])
+        ids = np.concatenate([np.atleast_1d(rows).ravel() for rows in labels] or [np.empty(0)])
         counted = ids[ids != IGNORED]
     _, counts = np.unique(counted, return_counts=True)
     if not len(counts):
-        raise ValueError("labels: there is no label to count")
-    shares = counts / counts.sum()
-    if one_of("metric", metric, METRICS) == "perplexity":
-        return float(np.exp(-(shares * np.log(shares)).sum()))
-    return 0.0 if metric == "f1" else float(shares.max())
+        raise invalid("labels", "at least one label that counts", "none")
+    return chosen.constant(counts / counts.sum())
 
 
 def cross_evaluate(
@@ -222,15 +190,26 @@ def cross_evaluate(
     """Score of every mask on every language; the model is left as it was.
 
     Args:
-        model, part: As for `evaluate`.
-        masks: Name → mask; None stands for the whole model.
+        model, metric, part: As for `evaluate`.
         batches: Language → a list of its batches, which is gone through once per mask.
-        metric: One of `METRICS`.
+        masks: Name → mask; None stands for the full model.
 
     Returns:
         A table with one row per mask and one column per language.
 
+    Raises:
+        ValueError: As for `evaluate`.
+
     Source: the mask-by-language matrices of Foroutan et al. 2022, figure 4, here without retraining.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> task = xs.load_task("mlm", ["qaa", "qba"], sizes={"train": 2, "test": 4})
+        >>> model, tokenizer = xs.load_encoder("minibabel-base", "mlm")
+        >>> batches = {code: xs.make_batches(task.examples("test", code), tokenizer, "mlm") for code in task.languages}
+        >>> half = xs.random_mask(torch.arange(48).reshape(4, 12) < 24, seed=0)
+        >>> xs.cross_evaluate(model, batches, masks={"full": None, "random": half}, metric="perplexity").shape
+        (2, 2)
     """
     rows = {
         name: {
@@ -248,11 +227,11 @@ def difference_to_own(table: pd.DataFrame) -> pd.DataFrame:
         table: From `cross_evaluate`, with a row for every column; further rows are controls.
 
     Raises:
-        KeyError: If a language has no mask of its own.
+        ValueError: If a language has no mask of its own.
     """
     missing = [language for language in table.columns if language not in table.index]
     if missing:
-        raise KeyError(f"table: no row for the own mask of {missing}; rows are {list(table.index)}")
+        raise invalid("table", f"a row for the own mask of {missing}", f"rows {list(table.index)}")
     return table - pd.Series({language: table.at[language, language] for language in table.columns})
 
 
@@ -262,43 +241,8 @@ def label_names(model: nn.Module) -> list[str] | None:
     return None if names is None else [names[index] for index in sorted(names)]
 
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """A model without dropout inside the `with` block; every module's mode is restored after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def _targets(labels: Iterable) -> Iterator[str]:
     """Targets as they stand in a column, or the token ids of each as they stand in a batch."""
-    for part in labels:
-        rows = [part] if isinstance(part, str) else [row[row != IGNORED].tolist() for row in part]
+    for batch in labels:
+        rows = [batch] if isinstance(batch, str) else [row[row != IGNORED].tolist() for row in batch]
         yield from (str(row) for row in rows if row)
-
-
-def _check_labelled(batch: Mapping[str, Tensor]) -> None:
-    if "labels" not in batch:
-        raise ValueError(f"batches must hold 'labels' to be scored, got only {sorted(batch)}")
-
-
-def _check_labels(labels: Sequence[Tensor], metric: str) -> None:
-    """Raise unless the labels are of the form that the metric scores."""
-    if not labels:
-        raise ValueError("batches: there is no batch to score")
-    fitting = METRICS[:1] if labels[0].dim() == 1 else METRICS[1:]
-    if metric not in fitting:
-        shape = tuple(labels[0].shape)
-        raise ValueError(f"metric {metric!r} does not fit labels of shape {shape}: use {' or '.join(fitting)}")
-
-
-def _count(labels: Sequence[Tensor]) -> int:
-    """Number of labels that count."""
-    count = sum(int((part != IGNORED).sum()) for part in labels)
-    if not count:
-        raise ValueError("labels: every label is -100, there is nothing to score")
-    return count

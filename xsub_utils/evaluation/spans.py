@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xsub_utils._internal.validation import invalid
+from xsub_utils.data.schema import are_bio
 from xsub_utils.models.batches import IGNORED
 
 
@@ -24,10 +26,11 @@ def span_f1(predictions: Sequence[Tensor], labels: Sequence[Tensor], label_names
         2 · correct spans / (predicted spans + true spans); 0 if there are no spans at all.
 
     Raises:
-        ValueError: If the label names are not BIO tags.
+        ValueError: If the label names are not IOB2 tags.
 
     Source: Tjong Kim Sang & De Meulder 2003 (CoNLL-2003 shared task), section 4.
     """
+    check_iob2(label_names)
     guess, gold = (_spans(tags, labels, label_names) for tags in (predictions, labels))
     total = len(guess) + len(gold)
     return 2 * len(guess & gold) / total if total else 0.0
@@ -35,7 +38,7 @@ def span_f1(predictions: Sequence[Tensor], labels: Sequence[Tensor], label_names
 
 def _spans(tags: Sequence[Tensor], labels: Sequence[Tensor], label_names: Sequence[str]) -> set[tuple[int, int, int]]:
     """(first token, last token, type) of every span, tokens numbered through all sentences."""
-    ids = _tokens(tags, labels, outside=_outside(label_names))
+    ids = _tokens(tags, labels, outside=list(label_names).index("O"))
     kinds = sorted({name[2:] for name in label_names})
     kind = np.array([kinds.index(name[2:]) if name != "O" else -1 for name in label_names])[ids]
     begins = np.array([name.startswith("B-") for name in label_names])[ids]
@@ -52,11 +55,16 @@ def _tokens(tags: Sequence[Tensor], labels: Sequence[Tensor], outside: int) -> n
     return torch.cat([row[keep] for row, keep in zip(rows, counted, strict=True)]).cpu().numpy()
 
 
-def _outside(names: Sequence[str]) -> int:
-    """Id of the tag O, once every name is known to be a BIO tag."""
-    if "O" not in names or any(name != "O" and name[:2] not in ("B-", "I-") for name in names):
-        raise ValueError(
-            f"label_names must be BIO tags (O, B-X, I-X) for the metric 'f1', got {list(names)}; "
-            "a model takes them from config.id2label"
+def check_iob2(label_names: Sequence[str] | None) -> None:
+    """Raises unless all names of labels are IOB2 tags: O, B-X, I-X.
+
+    Raises:
+        ValueError: If there are none, O is missing, or a name is no such tag.
+    """
+    if not are_bio(label_names or []):
+        raise invalid(
+            "label_names",
+            "IOB2 tags (O, B-X, I-X) for the metric 'f1'",
+            None if label_names is None else list(label_names),
+            "use metric='token_accuracy' for plain tags; a model's names stand in its config.id2label",
         )
-    return list(names).index("O")

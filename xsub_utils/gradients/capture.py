@@ -14,21 +14,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from xsub_utils.evaluation.scores import forward
-from xsub_utils.gradients.factors import Outer, Part, Rows, Vector, added, widened
+from xsub_utils._internal.validation import invalid
+from xsub_utils.evaluation.forward import forward
+from xsub_utils.gradients.factors import FactoredGradients, Outer, Rows, Vector, added, widened
 from xsub_utils.heads.gates import head_gates
 from xsub_utils.models.batches import IGNORED
 
 GATES = "gates"  # of a batch, (examples, layers, heads): heads that each example runs through
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> one value per example
-_TOLERANCE = {torch.float16: 0.1, torch.bfloat16: 0.1}  # relative, of the sum of all per-example gradients; else 1e-3
+Receiver = Callable[[str, FactoredGradients], None]  # name of a parameter, its gradients for the examples of a batch
 
 
 def example_loss(logits: Tensor, labels: Tensor) -> Float[Tensor, " examples"]:
     """Cross-entropy of each example in nats: the mean over its own labels.
 
-    The loss that transformers compute from `labels=` is a mean over all labels of a batch, so that the gradient of a
+    The loss that transformers computes from `labels=` is a mean over all labels of a batch, so that the gradient of a
     sentence would depend on the length of the others.
+
+    Args:
+        logits: (examples, classes) or (examples, positions, classes).
+        labels: (examples,) or (examples, positions); -100 where nothing is predicted.
 
     Raises:
         ValueError: If an example has no label.
@@ -37,40 +42,59 @@ def example_loss(logits: Tensor, labels: Tensor) -> Float[Tensor, " examples"]:
         return nn.functional.cross_entropy(widened(logits), labels, reduction="none")
     counted = labels != IGNORED
     if not counted.any(1).all():
-        raise ValueError(
-            f"batches: example {int((~counted).all(1).nonzero()[0])} of a batch has no label, so it has no loss; "
-            "leave it out"
-        )
+        example = int((~counted).all(1).nonzero()[0])
+        raise invalid("batches", "a label in every example", f"none in example {example} of a batch", "leave it out")
     losses = nn.functional.cross_entropy(widened(logits).flatten(0, 1), labels.flatten(), reduction="none")
     return losses.view(labels.shape).sum(1) / counted.sum(1)
 
 
-def run(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Labels and logits, each example through its own heads, if the batch says which."""
-    gates = batch.get(GATES)
+def losses_of(model: nn.Module, batch: Mapping[str, Tensor], loss: Loss) -> Float[Tensor, " examples"]:
+    """Loss of each example, which runs through heads of its own if the batch says which.
+
+    Raises:
+        ValueError: If there is not one finite value for each example, or none depends on the model.
+    """
+    gates, examples = batch.get(GATES), len(next(iter(batch.values())))
     with nullcontext() if gates is None else head_gates(model, gates):
-        return forward(model, {name: values for name, values in batch.items() if name != GATES})
+        labels, logits = forward(model, {name: values for name, values in batch.items() if name != GATES})
+    losses = loss(logits, labels)
+    if losses.shape != (examples,):
+        raise invalid("loss", f"one value for each of the {examples} examples", f"shape {tuple(losses.shape)}")
+    if not losses.requires_grad:
+        raise invalid(
+            "loss", "values that depend on the parameters", "constants", "is the model compiled or quantised?"
+        )
+    if not losses.isfinite().all():
+        example = int((~losses.isfinite()).nonzero()[0])
+        raise invalid(
+            "loss",
+            "a finite value for each example",
+            f"{losses[example].item()} for example {example} of a batch",
+            "did the training of this model diverge?",
+        )
+    return losses
 
 
 class Capture:
-    """Hooks in a model that hand over the per-example gradient of each parameter as soon as it is complete.
+    """Hooks in a model that hand over the gradients of each parameter, example by example, when they are complete.
+
+    `example_gradients` is the easy way to use it.
 
     Args:
         model: In evaluation mode, its parameters without `requires_grad`.
-        names: id of each parameter that is asked for -> its name.
+        names: id of each parameter whose gradients are wanted -> its name.
     """
 
     def __init__(self, model: nn.Module, names: Mapping[int, str]):
         self.model, self.names = model, names
         self.owners = _owners(model, names)
-        embeddings = [(module, own) for module, own in self.owners.items() if isinstance(module, nn.Embedding)]
-        self.tokens = {own["weight"]: module.num_embeddings for module, own in embeddings}
-        self.parts: dict[str, list[Part]] = defaultdict(list)
+        self.arrived: dict[str, list[FactoredGradients]] = defaultdict(list)  # of each use of a parameter
         self.uses: dict[str, int] = defaultdict(int)
         self.replaying = False
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
+        """The hooks are in the model inside the `with` block."""
         handles = [module.register_forward_hook(self._passed) for module in self.owners]
         try:
             yield
@@ -78,20 +102,24 @@ class Capture:
             for handle in handles:
                 handle.remove()
 
-    def gradients(self, batch: Mapping[str, Tensor], loss: Loss, ready: Callable[[str, Part], None]) -> None:
-        """Calls `ready(name, gradients of the batch's examples)` once for each parameter that the loss depends on."""
-        self.ready, self.examples = ready, len(next(iter(batch.values())))
-        self.parts.clear()
+    def gradients(self, batch: Mapping[str, Tensor], loss: Loss, receive: Receiver) -> None:
+        """Calls `receive(name, gradients)` once for each parameter that the loss of a batch depends on.
+
+        Args:
+            batch: Inputs and labels on the device of the model.
+            loss: Logits and labels -> one value per example.
+            receive: Takes the name of a parameter and its gradients for all examples of the batch, during the
+                backward pass. What it does not keep is freed.
+
+        Raises:
+            ValueError: As in `losses_of`; or if a parameter acts on something that is not divided by example.
+        """
+        self.receive, self.examples = receive, len(next(iter(batch.values())))
+        self.arrived.clear()
         self.uses.clear()
         with torch.enable_grad():
-            labels, logits = run(self.model, batch)
-            losses = loss(logits, labels)
-            if losses.shape != (self.examples,):
-                raise ValueError(f"loss: gives shape {tuple(losses.shape)}; one value per example would be right")
-            if not losses.requires_grad:
-                raise ValueError("loss: it depends on none of the parameters; is the model compiled or quantised?")
-            losses.sum().backward()
-        for name in [name for name, parts in self.parts.items() if parts]:  # of several uses some were without effect
+            losses_of(self.model, batch, loss).sum().backward()
+        for name in [name for name, uses in self.arrived.items() if uses]:  # of several uses, some had no effect
             self._complete(name)
 
     def _passed(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
@@ -103,34 +131,39 @@ class Capture:
         if _is(module, nn.Embedding) and len(output) == 1:  # positions, the same for all
             x, output = (side.expand(self.examples, *side.shape[1:]) for side in (x, output))
         if len(output) != self.examples or len(x) != self.examples:
-            raise ValueError(
-                f"parameters: {', '.join(self.owners[module].values())} act on something of shape {tuple(x.shape)} "
-                f"that is not divided by the {self.examples} examples; leave them out to attribute to the others"
+            raise invalid(
+                "parameters",
+                f"parameters that act on each of the {self.examples} examples",
+                f"{', '.join(self.owners[module].values())}, which act on inputs of shape {tuple(x.shape)}",
+                "leave them out by parameters=",
             )
         if not output.requires_grad:
             output = output.detach().requires_grad_().clone()  # cloned, lest what follows changes a leaf in place
         for name in self.owners[module].values():
             self.uses[name] += 1
-        output.register_hook(lambda gradient: self._arrived(module, x, gradient.detach()))
+        output.register_hook(lambda gradient: self._came_back(module, x, gradient.detach()))
         return output
 
-    def _arrived(self, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
+    def _came_back(self, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
+        """Hook of an output: its gradient is there, so that those of the module's parameters can be had."""
         own = self.owners[module]
-        for key, part in self._parts(module, x, gradient, own):
-            self.parts[own[key]].append(part)
-            if len(self.parts[own[key]]) == self.uses[own[key]]:
+        for key, gradients in self._of_module(module, x, gradient, own):
+            self.arrived[own[key]].append(gradients)
+            if len(self.arrived[own[key]]) == self.uses[own[key]]:
                 self._complete(own[key])
 
     def _complete(self, name: str) -> None:
-        parts = self.parts[name]
-        self.parts[name] = []
-        part = added(parts, self.tokens.get(name, 0))
-        self.ready(name, part.compact() if isinstance(part, Outer) else part)
+        uses = self.arrived[name]
+        self.arrived[name] = []
+        gradients = added(uses)
+        self.receive(name, gradients.compact() if isinstance(gradients, Outer) else gradients)
 
     @torch.no_grad()
-    def _parts(self, module: nn.Module, x: Tensor, gradient: Tensor, own: Mapping[str, str]) -> Iterator[tuple]:
-        """Key of the parameter in its module, and its gradients."""
-        if _is(module, nn.Embedding) and not module.scale_grad_by_freq and module.max_norm is None:
+    def _of_module(
+        self, module: nn.Module, x: Tensor, gradient: Tensor, own: Mapping[str, str]
+    ) -> Iterator[tuple[str, FactoredGradients]]:
+        """Key of each parameter in its module, and its gradients."""
+        if isinstance(module, nn.Embedding) and _is(module, nn.Embedding) and _is_plain(module):
             yield "weight", _rows(module, x, gradient)
         elif _is(module, nn.Linear) or _is(module, Conv1D):
             sides = [_positions(side) for side in (gradient, x)]
@@ -138,7 +171,7 @@ class Capture:
                 yield "weight", Outer(*(sides if isinstance(module, nn.Linear) else sides[::-1]))
             if "bias" in own:
                 yield "bias", Vector(sides[0].sum(1))
-        elif _is(module, nn.LayerNorm):
+        elif isinstance(module, nn.LayerNorm) and _is(module, nn.LayerNorm):
             if "weight" in own:
                 normal = nn.functional.layer_norm(x, module.normalized_shape, eps=module.eps)
                 yield "weight", Vector(_summed(gradient * normal, module))
@@ -147,102 +180,39 @@ class Capture:
         else:
             yield from self._replayed(module, x, gradient, own)
 
-    def _replayed(self, module: nn.Module, x: Tensor, gradient: Tensor, own: Mapping[str, str]) -> Iterator[tuple]:
+    def _replayed(
+        self, module: nn.Module, x: Tensor, gradient: Tensor, own: Mapping[str, str]
+    ) -> Iterator[tuple[str, FactoredGradients]]:
         """Any other module: its own backward pass, example by example."""
         parameters = {key: module._parameters[key] for key in own}
 
-        def backward(one: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        def backward(example: Tensor, seen: Tensor) -> dict[str, Tensor]:
             def run(values: dict[str, Tensor]) -> Tensor:
-                return torch.func.functional_call(module, values, (one.unsqueeze(0),))[0]
+                return torch.func.functional_call(module, values, (example.unsqueeze(0),))[0]
 
             return torch.func.vjp(run, parameters)[1](seen)[0]
 
         self.replaying = True
         try:
-            found = torch.func.vmap(backward)(x, gradient)
+            by_key = torch.func.vmap(backward)(x, gradient)
         finally:
             self.replaying = False
-        yield from ((key, Vector(values.flatten(1))) for key, values in found.items())
+        yield from ((key, Vector(values.flatten(1))) for key, values in by_key.items())
 
 
 def _owners(model: nn.Module, names: Mapping[int, str]) -> dict[nn.Module, dict[str, str]]:
     """Module -> key and name of its own parameters. Of a tied one, modules that only pass it on do not count."""
-    found: dict[str, list[tuple[nn.Module, str]]] = defaultdict(list)
+    holders: dict[str, list[tuple[nn.Module, str]]] = defaultdict(list)
     for module in model.modules():
         for key, value in module._parameters.items():
             if id(value) in names:
-                found[names[id(value)]].append((module, key))
+                holders[names[id(value)]].append((module, key))
     owners: dict[nn.Module, dict[str, str]] = defaultdict(dict)
-    for name, places in found.items():
+    for name, places in holders.items():
         leaves = [place for place in places if not any(place[0].children())]
         for module, key in leaves or places:
             owners[module][key] = name
     return dict(owners)
-
-
-def verify(capture: Capture, batch: Mapping[str, Tensor], loss: Loss) -> None:
-    """Makes sure that nothing escapes the hooks, or goes to another example.
-
-    The gradients of the first example, and those of all examples together, must be those of autograd.
-
-    Raises:
-        ValueError: If they are not; it names the parameters.
-    """
-    parameters = {capture.names[id(value)]: value for value in capture.model.parameters() if id(value) in capture.names}
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def add(name: str, part: Part) -> None:
-        found[name] = (_summed_over(part, 1, parameters[name]), _summed_over(part, len(part), parameters[name]))
-
-    with capture.hooked():
-        capture.gradients(batch, loss, add)
-    for value in parameters.values():
-        value.requires_grad_()
-    try:
-        with torch.enable_grad():
-            labels, logits = run(capture.model, batch)
-            losses = loss(logits, labels)
-            options = {"inputs": list(parameters.values()), "allow_unused": True}
-            first = torch.autograd.grad(losses[0], retain_graph=True, **options)
-            true = zip(first, torch.autograd.grad(losses.sum(), **options), strict=True)
-    finally:
-        for value in parameters.values():
-            value.requires_grad_(False)
-    wrong = _different(parameters, found, dict(zip(parameters, true, strict=True)))
-    if wrong:
-        raise ValueError(
-            f"model: the gradients of {', '.join(wrong)} cannot be taken apart by example, as "
-            f"{type(capture.model).__name__} uses them outside of their modules; leave them out by parameters="
-        )
-
-
-def _different(parameters: Mapping[str, Tensor], found: Mapping[str, tuple], true: Mapping[str, tuple]) -> list[str]:
-    """Parameters whose gradients, of the first example or of all, are not those of autograd."""
-    wrong = []
-    for view in (0, 1):
-        known = [of[view] for of in true.values() if of[view] is not None]
-        scale = max((float(one.norm()) for one in known), default=0.0)
-        for name, value in parameters.items():
-            if not _same(found[name][view] if name in found else None, true[name][view], value, scale):
-                wrong.append(name)
-    return list(dict.fromkeys(wrong))
-
-
-def _summed_over(part: Part, count: int, like: Tensor) -> Tensor:
-    """The gradient of the first examples together."""
-    if isinstance(part, Rows):
-        some = part.example < count
-        return part.values.new_zeros(like.shape).index_add_(0, part.token[some], part.values[some])
-    if isinstance(part, Outer):
-        return part.rows[:count].flatten(0, 1).T @ part.columns[:count].flatten(0, 1)
-    return part.values[:count].sum(0)
-
-
-def _same(found: Tensor | None, true: Tensor | None, like: Tensor, scale: float) -> bool:
-    zero = torch.zeros_like(like)
-    found, true = (zero if one is None else one.reshape(like.shape) for one in (found, true))
-    tolerance = _TOLERANCE.get(like.dtype, 1e-3)
-    return float((found - true).norm()) <= tolerance * max(float(true.norm()), 1e-3 * scale)
 
 
 def _is(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -250,12 +220,17 @@ def _is(module: nn.Module, kind: type[nn.Module]) -> bool:
     return isinstance(module, kind) and type(module).forward is kind.forward
 
 
+def _is_plain(module: nn.Embedding) -> bool:
+    """Whether an embedding's gradient is no more than the sum of what comes back to each token."""
+    return not module.scale_grad_by_freq and module.max_norm is None
+
+
 def _rows(module: nn.Embedding, ids: Tensor, gradient: Tensor) -> Rows:
     example = torch.arange(len(ids), device=ids.device).view(-1, *[1] * (ids.dim() - 1)).expand_as(ids)
     values = gradient.flatten(0, -2)
     if module.padding_idx is not None:
         values = values.masked_fill((ids == module.padding_idx).flatten().unsqueeze(1), 0)
-    return Rows.summed(example.flatten(), ids.flatten(), values, len(ids))
+    return Rows.summed(example.flatten(), ids.flatten(), values, len(ids), module.num_embeddings)
 
 
 def _positions(side: Tensor) -> Tensor:

@@ -1,12 +1,16 @@
-"""Gradients of single examples, parameter by parameter, in the form that costs least; and their inner products.
+"""Gradients of one parameter for each example of a batch, in one of three forms; and their inner products.
 
-The gradient of a weight matrix is a sum of outer products, one for each position. It may be kept as these factors or
-written out; where few positions count, as behind the first token of a classifier, the factors are by far the smaller.
-An embedding has a row for each token that occurs. All else is a vector.
+- `Outer`: The gradient of a weight matrix is a sum of outer products, one for each position. The factors are far
+  smaller than the matrix where few positions count, as behind the first token of a classifier.
+- `Rows`: The gradient of an embedding has a row for each token that occurs.
+- `Vector`: Any gradient, written out.
 """
 
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +23,7 @@ _PAIRS = 2**16  # of rows multiplied at a time
 
 @dataclass(frozen=True)
 class Vector:
-    """Gradients written out."""
+    """Gradients of any parameter, written out: a row of entries for each example."""
 
     values: Float[Tensor, "examples entries"]
 
@@ -36,6 +40,9 @@ class Vector:
 
     def squared_norms(self) -> Float[Tensor, " examples"]:
         return torch.linalg.vector_norm(self.values, dim=1, dtype=_wide(self.values.dtype)).square()
+
+    def written_out(self) -> "Vector":
+        return self
 
     def pooled(self, weights: Float[Tensor, "groups examples"]) -> "Vector":
         """Weighted sums over the examples."""
@@ -67,11 +74,11 @@ class Outer:
 
     def compact(self) -> "Outer":
         """Without positions that no gradient reaches: padding, and all but the first token behind a classifier."""
-        active = (self.rows != 0).any(-1)
-        most = int(active.sum(1).max()) if len(self) else 0
-        if most == active.shape[1]:
+        reached = (self.rows != 0).any(-1)
+        most = int(reached.sum(1).max()) if len(self) else 0
+        if most == reached.shape[1]:
             return self
-        order = active.int().argsort(dim=1, descending=True, stable=True)[:, :most, None]
+        order = reached.int().argsort(dim=1, descending=True, stable=True)[:, :most, None]
         return Outer(*(side.gather(1, order.expand(-1, -1, side.shape[2])) for side in (self.rows, self.columns)))
 
     def is_smaller(self, positions: int) -> bool:
@@ -89,24 +96,41 @@ class Outer:
         rows, columns = (widened(torch.bmm(side, side.transpose(1, 2))) for side in (self.rows, self.columns))
         return (rows * columns).sum((1, 2))
 
+    def pooled(self, weights: Float[Tensor, "groups examples"]) -> Vector:
+        """Weighted sums over the examples, written out."""
+        return self.written_out().pooled(weights)
+
+    def masked(self, mask: Tensor) -> Vector:
+        """Without the entries that a mask of the parameter's shape switches off, written out."""
+        return self.written_out().masked(mask)
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Gradients of an embedding: one row for each distinct token of an example, sorted by token."""
+    """Gradients of an embedding: one row for each distinct token of an example, sorted by token.
+
+    Attributes:
+        example: Number of the example that each row belongs to.
+        token: Id of its token.
+        values: The row.
+        examples: How many there are, those without rows included.
+        vocabulary: Rows of the embedding.
+    """
 
     example: Int[Tensor, " rows"]
     token: Int[Tensor, " rows"]
     values: Float[Tensor, "rows width"]
     examples: int
+    vocabulary: int
 
     @classmethod
-    def summed(cls, example: Tensor, token: Tensor, values: Tensor, examples: int) -> "Rows":
+    def summed(cls, example: Tensor, token: Tensor, values: Tensor, examples: int, vocabulary: int) -> "Rows":
         """Rows of the same example and token become one; rows of zeros, such as those of padding, are left out."""
         used = (values != 0).any(-1)
         example, token, values = example[used], token[used], values[used]
         pairs, place = torch.unique(token * examples + example, return_inverse=True)
         total = values.new_zeros(len(pairs), values.shape[1]).index_add_(0, place, values)
-        return cls(pairs % examples, pairs // examples, total, examples)
+        return cls(pairs % examples, pairs // examples, total, examples, vocabulary)
 
     def __len__(self) -> int:
         return self.examples
@@ -118,7 +142,7 @@ class Rows:
         return -(-total // max(1, self.examples))
 
     def to(self, dtype: torch.dtype) -> "Rows":
-        return Rows(self.example, self.token, self.values.to(dtype), self.examples)
+        return replace(self, values=self.values.to(dtype))
 
     def squared_norms(self) -> Float[Tensor, " examples"]:
         squares = widened(self.values).square().sum(1)
@@ -126,17 +150,23 @@ class Rows:
 
     def pooled(self, weights: Float[Tensor, "groups examples"]) -> "Rows":
         """Weighted sums over the examples."""
-        parts = [
-            (torch.full_like(self.example, group), self.token, self.values * of[self.example, None].to(self.values))
-            for group, of in enumerate(weights)
-        ]
-        return Rows.summed(*map(torch.cat, zip(*parts, strict=True)), len(weights))
+        groups = len(weights)
+        group = torch.cat([torch.full_like(self.example, number) for number in range(groups)])
+        values = torch.cat([self.values * weight[self.example, None].to(self.values) for weight in weights])
+        return Rows.summed(group, self.token.repeat(groups), values, groups, self.vocabulary)
 
     def masked(self, mask: Tensor) -> "Rows":
         """Without the entries that a mask of the parameter's shape switches off."""
-        return Rows(self.example, self.token, self.values * mask[self.token].to(self.values), self.examples)
+        kept = mask.to(self.values.device)[self.token]
+        return replace(self, values=self.values * kept.to(self.values))
 
-    def as_outer(self, tokens: int) -> Outer:
+    def written_out(self) -> Vector:
+        """The matrices themselves, row after row."""
+        matrices = self.values.new_zeros(self.examples, self.vocabulary, self.values.shape[1])
+        matrices[self.example, self.token] = self.values
+        return Vector(matrices.flatten(1))
+
+    def as_outer(self) -> Outer:
         """As factors, for a matrix that is used both as an embedding and otherwise: tied weights."""
         rank = torch.arange(len(self.token), device=self.token.device)
         order = self.example.argsort(stable=True)
@@ -144,78 +174,79 @@ class Rows:
         place = torch.empty_like(rank)
         place[order] = rank - (counts.cumsum(0) - counts).repeat_interleave(counts)
         shape = self.examples, int(counts.max()) if self.examples else 0
-        one_hot = self.values.new_zeros(*shape, tokens)
+        one_hot = self.values.new_zeros(*shape, self.vocabulary)
         one_hot[self.example, place, self.token] = 1
         values = self.values.new_zeros(*shape, self.values.shape[1])
         values[self.example, place] = self.values
         return Outer(one_hot, values)
 
 
-Part = Vector | Outer | Rows
+FactoredGradients = Vector | Outer | Rows
+_Form = TypeVar("_Form", Vector, Outer, Rows)
 
 
-def joined(parts: Sequence[Part]) -> Part:
+def joined(batches: Sequence[FactoredGradients]) -> FactoredGradients:
     """The gradients of several batches, one after the other; all in one form."""
-    first = parts[0]
-    if isinstance(first, Rows):
-        starts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0).tolist()
-        example = torch.cat([part.example + start for part, start in zip(parts, starts, strict=False)])
-        return Rows.summed(
-            example, torch.cat([part.token for part in parts]), torch.cat([part.values for part in parts]), starts[-1]
-        )
-    if isinstance(first, Outer):
-        longest = max(part.rows.shape[1] for part in parts)
-        return Outer(*(torch.cat([_padded(side, longest) for side in sides]) for sides in _sides(parts)))
-    return Vector(torch.cat([part.values for part in parts]))
+    if rows := _all_in(Rows, batches):
+        starts = torch.tensor([0, *map(len, rows)]).cumsum(0).tolist()
+        example = torch.cat([batch.example + start for batch, start in zip(rows, starts, strict=False)])
+        tokens, values = [batch.token for batch in rows], [batch.values for batch in rows]
+        return Rows.summed(example, torch.cat(tokens), torch.cat(values), starts[-1], rows[0].vocabulary)
+    if outer := _all_in(Outer, batches):
+        longest = max(batch.rows.shape[1] for batch in outer)
+        return Outer(*(torch.cat([_padded(side, longest) for side in sides]) for sides in _sides(outer)))
+    return Vector(torch.cat([batch.values for batch in _all_in(Vector, batches)]))
 
 
-def added(parts: Sequence[Part], tokens: int) -> Part:
+def added(uses: Sequence[FactoredGradients]) -> FactoredGradients:
     """The gradient of a parameter that the model uses several times in a pass: the sum over its uses.
 
     Args:
-        parts: One for each use.
-        tokens: Rows of the embedding, if it is one.
+        uses: What each use contributes to the gradients of the same examples.
     """
-    if len(parts) == 1:
-        return parts[0]
-    if all(isinstance(part, Rows) for part in parts):
-        columns = zip(*((part.example, part.token, part.values) for part in parts), strict=True)
-        return Rows.summed(*map(torch.cat, columns), len(parts[0]))
-    if any(isinstance(part, Vector) for part in parts):
-        return Vector(sum(part.values if isinstance(part, Vector) else part.written_out().values for part in parts))
-    factors = [part.as_outer(tokens) if isinstance(part, Rows) else part for part in parts]
-    return Outer(*(torch.cat(sides, 1) for sides in _sides(factors)))
+    if len(uses) == 1:
+        return uses[0]
+    if rows := _all_in(Rows, uses):
+        example, token = torch.cat([use.example for use in rows]), torch.cat([use.token for use in rows])
+        values = torch.cat([use.values for use in rows])
+        return Rows.summed(example, token, values, len(rows[0]), rows[0].vocabulary)
+    factors = [use.as_outer() if isinstance(use, Rows) else use for use in uses]
+    if outer := _all_in(Outer, factors):
+        return Outer(*(torch.cat(sides, 1) for sides in _sides(outer)))
+    return Vector(reduce(operator.add, [use.written_out().values for use in factors]))
 
 
-def inner(x: Part, y: Part) -> Float[Tensor, "examples others"]:
+def inner(x: FactoredGradients, y: FactoredGradients) -> Float[Tensor, "examples others"]:
     """Inner products of the gradients of all examples of x with all of y; both in one form."""
-    if isinstance(x, Vector):
+    if isinstance(x, Vector) and isinstance(y, Vector):
         return widened(x.values @ y.values.T)
-    if isinstance(x, Outer):
+    if isinstance(x, Outer) and isinstance(y, Outer):
         (n, t), (m, s) = x.rows.shape[:2], y.rows.shape[:2]
         products = [a.flatten(0, 1) @ b.flatten(0, 1).T for a, b in ((x.rows, y.rows), (x.columns, y.columns))]
         return (widened(products[0]) * widened(products[1])).view(n, t, m, s).sum((1, 3))
-    return _inner_of_rows(x, y)
+    if isinstance(x, Rows) and isinstance(y, Rows):
+        return _inner_of_rows(x, y)
+    raise TypeError(f"gradients: expected two of one form, got {type(x).__name__} and {type(y).__name__}")
 
 
 def _inner_of_rows(x: Rows, y: Rows) -> Tensor:
     """Only tokens that both sides have count: the frequent ones as products of blocks, the others pair by pair."""
-    found = x.values.new_zeros(len(x), len(y), dtype=_wide(x.values.dtype))
+    total = x.values.new_zeros(len(x), len(y), dtype=_wide(x.values.dtype))
     (first, count), (other_first, other_count) = _common_blocks(x.token, y.token)
     pairs = count * other_count
     frequent = pairs >= _BLOCK
     blocks = torch.stack([first, first + count, other_first, other_first + other_count], 1)[frequent].tolist()
     for start, stop, other_start, other_stop in blocks:
         a, b = slice(start, stop), slice(other_start, other_stop)
-        found[x.example[a, None], y.example[b]] += widened(x.values[a] @ y.values[b].T)
-    first, other_first, other_count, pairs = (of[~frequent] for of in (first, other_first, other_count, pairs))
+        total[x.example[a, None], y.example[b]] += widened(x.values[a] @ y.values[b].T)
+    first, other_first, other_count, pairs = (column[~frequent] for column in (first, other_first, other_count, pairs))
     place = torch.arange(int(pairs.sum()), device=first.device) - (pairs.cumsum(0) - pairs).repeat_interleave(pairs)
     width = other_count.repeat_interleave(pairs)
     rows, others = first.repeat_interleave(pairs) + place // width, other_first.repeat_interleave(pairs) + place % width
-    for a, b in zip(rows.split(_PAIRS), others.split(_PAIRS), strict=True):
-        products = widened((x.values[a] * y.values[b]).sum(1))
-        found.index_put_((x.example[a], y.example[b]), products, accumulate=True)
-    return found
+    for row, other in zip(rows.split(_PAIRS), others.split(_PAIRS), strict=True):
+        products = widened((x.values[row] * y.values[other]).sum(1))
+        total.index_put_((x.example[row], y.example[other]), products, accumulate=True)
+    return total
 
 
 def _common_blocks(x: Tensor, y: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -235,8 +266,14 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _sides(parts: Sequence[Outer]) -> tuple[list[Tensor], list[Tensor]]:
-    return [part.rows for part in parts], [part.columns for part in parts]
+def _all_in(form: type[_Form], gradients: Sequence[FactoredGradients]) -> list[_Form]:
+    """The gradients, if all of them are in this form; else an empty list."""
+    same = [each for each in gradients if isinstance(each, form)]
+    return same if len(same) == len(gradients) else []
+
+
+def _sides(gradients: Sequence[Outer]) -> tuple[list[Tensor], list[Tensor]]:
+    return [each.rows for each in gradients], [each.columns for each in gradients]
 
 
 def _padded(side: Tensor, positions: int) -> Tensor:

@@ -6,10 +6,10 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from xsub_utils.evaluation.scores import eval_mode
 from xsub_utils.heads.gates import head_gates
-from xsub_utils.heads.removal import remove_heads
-from xsub_utils.models.architectures import REMOVABLE
+from xsub_utils.heads.removal import removal_keeps_weights_single, remove_heads
+from xsub_utils.models.architectures import attentions_of, check_shape
+from xsub_utils.models.modes import eval_mode, frozen
 from xsub_utils.weights.masks import check_weight_mask, masked_weights
 
 
@@ -25,21 +25,12 @@ def prepared(
         stack.enter_context(eval_mode(model))
         check_weight_mask(model, weight_masks, "weight_masks")
         stack.enter_context(masked_weights(model, weight_masks))
-        removable = getattr(getattr(model, "config", None), "model_type", None) in REMOVABLE
-        if gates is not None and gates.dtype == torch.bool and part == "encoder" and removable and not weight_masks:
+        if gates is not None:
+            check_shape("gates", gates, attentions_of(model, part))
+        whole_heads = gates is not None and gates.dtype == torch.bool and part == "encoder" and not weight_masks
+        if gates is not None and whole_heads and removal_keeps_weights_single(model, gates):
             model = remove_heads(model, gates, share=True)
         elif gates is not None:
             stack.enter_context(head_gates(model, gates, part=part))
-        stack.enter_context(_frozen(model))
+        stack.enter_context(frozen(model))
         yield model
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    required = [(value, value.requires_grad) for value in model.parameters()]
-    try:
-        model.requires_grad_(False)
-        yield
-    finally:
-        for value, was in required:
-            value.requires_grad_(was)

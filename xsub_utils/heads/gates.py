@@ -2,16 +2,18 @@
 
 The output projection of multi-head attention is linear in the contexts of the heads, so scaling a head's
 slice of its input scales what the head contributes and nothing else; dropout, residual and attention kernel
-stay as they are. A forward pre-hook on the projection does this in every architecture of `places`.
+stay as they are. A forward pre-hook on the projection does this in every architecture of the table.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
+from xsub_utils._internal.validation import invalid
 from xsub_utils.models.architectures import attentions_of, check_shape, head_shape
 
 
@@ -22,7 +24,8 @@ def head_gates(
     """Scales what each attention head contributes by its gate, for as long as the context lasts.
 
     A gate of 1 leaves its head as it is, bit for bit; 0 masks it. The bias of the output projection stays.
-    Gates of several parts can be nested; those of the same part multiply.
+    Gates of several parts can be nested; those of the same part multiply. Where layers share their weights (ALBERT),
+    each layer has gates of its own all the same: the modules know how often they were called in a forward pass.
 
     Args:
         model: As in `head_shape`.
@@ -39,12 +42,34 @@ def head_gates(
         A model compiled beforehand may not heed gates at all; `check_gates` finds out.
 
     Source: Michel et al. 2019, section 2.3 (mask variables ξ_h).
+
+    Example:
+        >>> import torch
+        >>> import xsub_utils as xs
+        >>> model, tokenizer = xs.load_encoder("minibabel-base", "sequence", labels=["no", "yes"])
+        >>> batch = {"input_ids": torch.arange(5, 10).unsqueeze(0)}
+        >>> mask = torch.ones(xs.head_shape(model), dtype=torch.bool)
+        >>> full = model(**batch).logits
+        >>> with xs.head_gates(model, mask):
+        ...     torch.equal(model(**batch).logits, full)
+        True
+        >>> mask[2, 7] = False
+        >>> with xs.head_gates(model, mask):
+        ...     torch.equal(model(**batch).logits, full)
+        False
     """
     attentions = attentions_of(model, part)
     check_shape("gates", gates, attentions, per_example=True)
+    layers = defaultdict(list)
+    for layer, attention in enumerate(attentions):
+        layers[attention.output].append(layer)
     with ExitStack() as hooks:
-        for layer, attention in enumerate(attentions):
-            hooks.enter_context(attention.output.register_forward_pre_hook(_scaling(gates, layer)))
+        for output, own in layers.items():
+            scaling = _Scaling(gates, own)
+            hooks.enter_context(output.register_forward_pre_hook(scaling))
+            if len(own) > 1:
+                stack = model.get_submodule(attentions[own[0]].stack)
+                hooks.enter_context(stack.register_forward_pre_hook(scaling.begin))
         yield
 
 
@@ -60,9 +85,20 @@ def check_gates(model: nn.Module, batch: Mapping[str, Tensor], *, part: str = "e
     Raises:
         ValueError: If the model is in training mode; and as in `head_shape`.
         RuntimeError: If masking some layers does not change the output; it names them.
+
+    Example:
+        >>> import torch
+        >>> import xsub_utils as xs
+        >>> model, tokenizer = xs.load_encoder("minibabel-base", "sequence", labels=["no", "yes"])
+        >>> xs.check_gates(model.eval(), {"input_ids": torch.arange(5, 10).unsqueeze(0)})  # raises if gates do nothing
     """
     if model.training:
-        raise ValueError("model: in training mode dropout changes the output too; call model.eval() first")
+        raise invalid(
+            "model",
+            "one in evaluation mode",
+            "one in training mode, where dropout changes the output too",
+            "call model.eval() first",
+        )
     layers, heads = head_shape(model, part=part)
     plain = _output(model, batch)
     idle = []
@@ -78,20 +114,26 @@ def check_gates(model: nn.Module, batch: Mapping[str, Tensor], *, part: str = "e
         )
 
 
-def _scaling(gates: Tensor, layer: int) -> Callable[[nn.Module, tuple[Tensor]], Tensor]:
-    """A pre-hook that scales each head's slice of what enters an output projection."""
+class _Scaling:
+    """A pre-hook that scales each head's slice of what enters an output projection, in layer after layer."""
 
-    def scale(_projection: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    def __init__(self, gates: Tensor, layers: Sequence[int]):
+        self.gates, self.layers, self.calls = gates, layers, 0
+
+    def begin(self, _stack: nn.Module, _inputs: tuple) -> None:
+        """A pre-hook: the first of the layers comes next."""
+        self.calls = 0
+
+    def __call__(self, _projection: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         (context,) = inputs
-        gate = gates[..., layer, :]
+        gate = self.gates[..., self.layers[self.calls % len(self.layers)], :]
+        self.calls += 1
         if gate.ndim == 2:
             if len(gate) != len(context):
-                raise ValueError(f"gates: given for {len(gate)} examples, but the batch has {len(context)}")
+                raise invalid("gates", f"those of the {len(context)} examples of the batch", f"those of {len(gate)}")
             gate = gate.unsqueeze(1)  # the same at every position
         by_head = context.unflatten(-1, (gate.shape[-1], -1))
         return (by_head * gate.unsqueeze(-1).to(context)).flatten(-2)
-
-    return scale
 
 
 def _output(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

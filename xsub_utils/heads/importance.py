@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from xsub_utils._internal.validation import one_of
-from xsub_utils.evaluation.scores import Batches, eval_mode, forward, predict, predictions, split_labels
+from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils.evaluation.forward import forward, split_labels
+from xsub_utils.evaluation.metrics import losses, metric_named
+from xsub_utils.evaluation.scores import Batches, predict, predictions
 from xsub_utils.heads.gates import head_gates
 from xsub_utils.models.architectures import head_shape
 from xsub_utils.models.batches import IGNORED
+from xsub_utils.models.modes import eval_mode, frozen
 
 # How the gradients of a pass, (examples or batches, layers, heads), become one number per head.
 _AGGREGATES = {
@@ -35,16 +39,16 @@ def head_importance(
 
     Args:
         model: Anything whose output has `.logits`; it is left as it was and gathers no gradients.
-        batches: Dicts with `labels`. The loss of an example is the cross-entropy of its label or, where
-            tokens are labelled or masked, the mean over those.
+        batches: Dicts with `labels`. The loss of an example is the cross-entropy of its label or, where tokens are
+            labelled, masked or (in decoder-only language models) predicted, the mean over those.
         gates: Where the slope is taken: a head mask, for the importance in the masked model; None is the
-            whole model. Removed heads have an importance too: the slope at 0.
+            full model. Removed heads have an importance too: the slope at 0.
         per: "example", the mean over examples of |∂ loss of the example / ∂ gate|, whatever the batches.
             Only to replicate others: "batch", the sum over batches of |∂ mean loss of the batch / ∂ gate|,
             in which the examples of a batch cancel; "cumulative", the sum of |running sum of these
             gradients|, the result of never resetting them, in which early batches count most.
         norm: "layer" divides every layer by its L2 norm; None does not.
-        part: Whose heads: "encoder", "decoder" or "cross", as in `gates.head_shape`.
+        part: Whose heads: "encoder", "decoder" or "cross", as in `head_shape`.
 
     Returns:
         Float64 on the CPU, at least 0; with `norm=None` in nats.
@@ -54,6 +58,14 @@ def head_importance(
             not finite.
 
     Source: Michel et al. 2019, section 4.1; the norm from Molchanov et al. 2017, section 2.2.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> task = xs.load_task("mlm", ["qaa"], sizes={"train": 2, "importance": 4})
+        >>> model, tokenizer = xs.load_encoder("minibabel-base", "mlm")
+        >>> batches = xs.make_batches(task.examples("importance", "qaa"), tokenizer, task.kind)
+        >>> xs.head_importance(model, batches).shape
+        torch.Size([4, 12])
     """
     check_options(per, norm)
     passes = gate_gradients(model, batches, gates=gates, per=per, part=part)
@@ -73,7 +85,7 @@ def gate_gradients(
 
     Args:
         model, batches, gates, per, part: As for `head_importance`.
-        metric: Decides what a prediction is, as in `evaluate.predictions`.
+        metric: Decides what a prediction is, as in `predictions`.
 
     Returns:
         For each batch its gradients on the CPU (one row per example or, unless `per` is "example", one row
@@ -86,11 +98,11 @@ def gate_gradients(
     # Gates in the precision of the model, but never in half: it is in them that gradients add up.
     precision = torch.promote_types(weight.dtype, torch.float32)
     start = (torch.ones(head_shape(model, part=part)) if gates is None else gates.detach()).to(weight.device, precision)
-    with eval_mode(model), _frozen(model), torch.enable_grad():
+    with eval_mode(model), frozen(model), torch.enable_grad():
         bar = tqdm(batches, desc="head importance", delay=5, leave=False)
         passes = [_batch_gradients(model, batch, start, per, metric, part) for batch in bar]
     if not passes:
-        raise ValueError("batches: there is no batch to take gradients on")
+        raise invalid("batches", "at least one batch to take gradients on", "none")
     return passes
 
 
@@ -104,7 +116,7 @@ def aggregate(
     """
     importance = _AGGREGATES[per](torch.cat(tuple(gradients)).double())
     if not importance.isfinite().all():
-        raise ValueError("the loss of the model has gradients that are not finite; look for nan in its weights")
+        raise invalid("model", "finite gradients of its loss", "nan or infinity", "look for nan in its weights")
     return importance / (importance.norm(dim=1, keepdim=True) + 1e-20) if norm else importance
 
 
@@ -128,18 +140,20 @@ def attention_entropy(
 ) -> Float[Tensor, "layers heads"]:
     """Entropy of the attention of each head: how widely it looks.
 
+    In a decoder-only model a token attends to itself and the tokens before it, so that the first one has entropy 0.
+
     Args:
         model: A transformers model, run with eager attention meanwhile.
         batches: Dicts of tensors; labels are needed only by models that generate text.
-        gates: Head mask or gates; None leaves the model whole.
-        part: Whose heads, both gated and measured: "encoder", "decoder" or "cross", as in `gates.head_shape`.
+        gates: Head mask or gates; None is the full model.
+        part: Whose heads, both gated and measured: "encoder", "decoder" or "cross", as in `head_shape`.
 
     Returns:
         Float64 on the CPU, in nats, averaged over all tokens that are not padding and attend: from 0, where all
         attention goes to one token, to the logarithm of the sequence length, where it is spread evenly.
 
     Raises:
-        ValueError: If there is no batch or the model lacks the part.
+        ValueError: If there is no batch, or the model lacks the part or does not hand out its attention.
 
     Source: Clark et al. 2019, section 3.3.
     """
@@ -150,7 +164,7 @@ def attention_entropy(
         bar = tqdm(batches, desc="attention entropy", delay=5, leave=False)
         sums = [_entropy_sum(model, batch, part) for batch in bar]
     if not sums:
-        raise ValueError("batches: there is no batch to attend to")
+        raise invalid("batches", "at least one batch to attend to", "none")
     return torch.stack([entropy for entropy, _ in sums]).sum(0) / sum(tokens for _, tokens in sums)
 
 
@@ -166,31 +180,33 @@ def _batch_gradients(
     gates = start.repeat(len(batch["input_ids"]), 1, 1) if per == "example" else start.clone()
     with head_gates(model, gates.requires_grad_(), part=part):
         labels, logits = forward(model, batch)
-    losses = predict(logits, labels, "perplexity")
-    (gradients,) = torch.autograd.grad(_loss(losses, labels, per), gates)
-    if metric == "exact_match":
+    nll = losses(logits, labels)
+    (gradients,) = torch.autograd.grad(_loss(nll, labels, per), gates)
+    if metric_named(metric).predicts == "text":
         ((output,), _) = predictions(model, [batch], gates=start, metric=metric, part=part)
     else:
-        output = losses.detach() if metric == "perplexity" else predict(logits, labels, metric)
+        output = nll.detach() if metric_named(metric).predicts == "loss" else predict(logits, labels, metric)
     return gradients.cpu().reshape(-1, *start.shape), output, labels
 
 
-def _loss(losses: Tensor, labels: Tensor, per: str) -> Float[Tensor, ""]:
+def _loss(nll: Tensor, labels: Tensor, per: str) -> Float[Tensor, ""]:
     """Sum over examples of the mean loss of each or, unless per example, the mean over all labels.
 
     Examples whose labels were all cut off have none.
     """
     counts = (labels != IGNORED).reshape(len(labels), -1).sum(1)
     if per != "example":
-        return losses.sum() / counts.sum().clamp(min=1)
-    return (losses.reshape(len(labels), -1).sum(1) / counts.clamp(min=1)).sum()
+        return nll.sum() / counts.sum().clamp(min=1)
+    return (nll.reshape(len(labels), -1).sum(1) / counts.clamp(min=1)).sum()
 
 
 def _entropy_sum(model: nn.Module, batch: Mapping[str, Tensor], part: str) -> tuple[Float[Tensor, "layers heads"], int]:
     """Sum of the entropies of the attention from all tokens that are not padding, and their number."""
     labels, inputs = split_labels(model, batch)
     output = model(**inputs, output_attentions=True)
-    attentions = output.get(f"{part}_attentions") or output["attentions"]
+    attentions = output.get(f"{part}_attentions") or output.get("attentions")
+    if not attentions:
+        raise invalid("model", "one that hands out its attention", f"{type(model).__name__}, which does not")
     tokens = _attending(inputs, labels, part)
     entropies = [torch.special.entr(layer).sum(-1).transpose(1, 2)[tokens] for layer in attentions]
     return torch.stack(entropies).sum(1, dtype=torch.float64).cpu(), int(tokens.sum())
@@ -206,20 +222,7 @@ def _attending(inputs: Mapping[str, Tensor], labels: Tensor | None, part: str) -
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No gradients for parameters, which spares computing them; those that had some have them again after."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def _eager_attention(model: nn.Module) -> Iterator[None]:
+def _eager_attention(model: Any) -> Iterator[None]:
     """Attention that hands out its probabilities; the fused kernels never hold them."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")

@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from xsub_utils._internal.io import write_bytes_atomic
+from xsub_utils._internal.validation import invalid, one_of
 
 _AXES = {"all": None, "layers": 0, "within": 1}
 _INDEX = "index.json"
@@ -30,7 +31,22 @@ def random_mask(
         seed: Of the draw, at least 0.
         per_layer: Whether every layer must keep as many heads as in `like`.
 
+    Returns:
+        The control, on the device of `like`.
+
+    Raises:
+        ValueError: If the seed is negative.
+
     Source: Prasanna et al. 2020, section 4, with the number of heads exact rather than expected.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> mask = torch.tensor([[True, True, True], [True, False, False]])
+        >>> control = xs.random_mask(mask, seed=0)
+        >>> int(control.sum())
+        4
+        >>> xs.random_mask(mask, seed=0, per_layer=True).sum(dim=1)
+        tensor([3, 1])
     """
     return _permuted(like, 1 if per_layer else None, "random", seed)
 
@@ -48,13 +64,11 @@ def shuffle_mask(
         seed: Of the permutation, at least 0.
 
     Raises:
-        ValueError: If `over` is none of these.
+        ValueError: If `over` is none of these, or the seed is negative.
 
     Source: Apostolikas et al. 2023, the control of their stitching experiment, for `"layers"`.
     """
-    if over not in _AXES:
-        raise ValueError(f"over: must be one of {', '.join(_AXES)}, got {over!r}")
-    return _permuted(mask, _AXES[over], "shuffle", seed)
+    return _permuted(mask, _AXES[one_of("over", over, _AXES)], "shuffle", seed)
 
 
 def invert(mask: Bool[Tensor, "layers heads"]) -> Bool[Tensor, "layers heads"]:
@@ -106,6 +120,13 @@ def save_masks(path: str | Path, masks: Mapping[str, Bool[Tensor, "..."]], meta:
     Raises:
         TypeError: If a mask is not boolean, or `meta` holds what JSON cannot.
         StoreError: If the file cannot be written.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> mask = torch.tensor([[True, False], [False, True]])
+        >>> xs.save_masks("masks.npz", {"qaa": mask}, {"task": "nli"})
+        >>> xs.load_masks("masks.npz")[1]
+        {'task': 'nli'}
     """
     write_bytes_atomic(Path(path), _archive(masks, meta))
 
@@ -113,36 +134,49 @@ def save_masks(path: str | Path, masks: Mapping[str, Bool[Tensor, "..."]], meta:
 def load_masks(path: str | Path) -> tuple[dict[str, Bool[Tensor, "..."]], dict[str, Any]]:
     """Masks by name, in the order they were saved, and their description.
 
+    Args:
+        path: Of a file that `save_masks` wrote.
+
+    Returns:
+        Name → mask, and the description.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged or was not written by `save_masks`.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> xs.save_masks("masks.npz", {"qaa": torch.tensor([[True, False]])}, {})
+        >>> masks, _ = xs.load_masks("masks.npz")
+        >>> masks["qaa"]
+        tensor([[ True, False]])
     """
     data = Path(path).read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             index = json.loads(archive.read(_INDEX))
-            found = {name: _unpacked(archive.read(f"{name}.npy"), shape) for name, shape in index["masks"].items()}
-            return found, index["meta"]
+            masks = {name: _unpacked(archive.read(f"{name}.npy"), shape) for name, shape in index["masks"].items()}
+            return masks, index["meta"]
     except Exception as error:  # zip, its compressors, JSON and numpy have one each for damage
-        raise ValueError(f"path: {path} is damaged or holds no masks ({error}); save them again") from error
+        got = f"{path}, which is damaged or holds something else ({error})"
+        raise invalid("path", "a file that save_masks wrote", got, "save them again") from error
 
 
 def _permuted(
     mask: Bool[Tensor, "layers heads"], axis: int | None, purpose: str, seed: int
 ) -> Bool[Tensor, "layers heads"]:
     if seed < 0:
-        raise ValueError(f"seed: must be at least 0, got {seed}")
+        raise invalid("seed", "at least 0", seed)
     kept = _array(mask)
     generator = np.random.default_rng([seed, *purpose.encode(), *np.packbits(kept)])
     return torch.from_numpy(generator.permuted(kept, axis=axis)).to(mask.device)
 
 
-def _stacked(masks: Iterable[Tensor]) -> Bool[Tensor, "masks layers heads"]:
-    masks = list(masks)
+def _stacked(given: Iterable[Tensor]) -> Bool[Tensor, "masks layers heads"]:
+    masks = list(given)
     shapes = {tuple(mask.shape) for mask in masks}
     if len(shapes) != 1:
-        found = f"their shapes differ: {sorted(shapes)}" if masks else "there are none"
-        raise ValueError(f"masks: {found}; at least one mask, all of one model, would be right")
+        raise invalid("masks", "at least one, all of one shape", f"shapes {sorted(shapes)}" if masks else "none")
     return torch.stack(masks)
 
 
@@ -157,7 +191,7 @@ def _archive(masks: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
         archive.writestr(zipfile.ZipInfo(_INDEX), json.dumps(index, indent=2))
         for name, mask in masks.items():
             if mask.dtype != torch.bool:
-                raise TypeError(f"masks: {name!r} is of {mask.dtype}; torch.bool would be right")
+                raise TypeError(str(invalid("masks", "tensors of torch.bool", f"{name!r} of {mask.dtype}")))
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
                 np.lib.format.write_array(member, np.packbits(_array(mask)), allow_pickle=False)
     return buffer.getvalue()

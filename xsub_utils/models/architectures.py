@@ -1,65 +1,143 @@
-"""Where the attention heads are in each architecture."""
+"""What a model is made of, looked up in the one table of architectures, to which others can be added."""
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace as changed
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
+from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils.models.architecture_table import LAYOUTS, TABLE, Architecture, AttentionPaths
 
-class Place(NamedTuple):
-    """Path of a layer's attention, {} being the layer; in it, the output projection and what attends."""
-
-    attention: str
-    output: str
-    core: str = ""
-    removable: bool = False
-
-
-# Heads are removable where only the linear layers of the attention count them. T5 shares its position bias
-# between layers, Llama its keys between heads; ModernBERT and GPT-2 compute queries, keys and values at once.
-_BERT = {"encoder": Place("encoder.layer.{}.attention", "output.dense", core="self", removable=True)}
-_T5 = {
-    "encoder": Place("encoder.block.{}.layer.0.SelfAttention", "o"),
-    "decoder": Place("decoder.block.{}.layer.0.SelfAttention", "o"),
-    "cross": Place("decoder.block.{}.layer.1.EncDecAttention", "o"),
-}
-_LLAMA = {"encoder": Place("layers.{}.self_attn", "o_proj")}
-_PLACES = {
-    "bert": _BERT,
-    "deberta-v2": _BERT,
-    "distilbert": {"encoder": Place("transformer.layer.{}.attention", "out_lin", removable=True)},
-    "electra": _BERT,
-    "eurobert": _LLAMA,
-    "gpt2": {"encoder": Place("h.{}.attn", "c_proj")},
-    "llama": _LLAMA,
-    "mbart": {
-        "encoder": Place("encoder.layers.{}.self_attn", "out_proj", removable=True),
-        "decoder": Place("decoder.layers.{}.self_attn", "out_proj"),
-        "cross": Place("decoder.layers.{}.encoder_attn", "out_proj"),
-    },
-    "modernbert": {"encoder": Place("layers.{}.attn", "Wo")},
-    "mt5": _T5,
-    "rembert": _BERT,
-    "roberta": _BERT,
-    "t5": _T5,
-    "xlm-roberta": _BERT,
-    "xlm-roberta-xl": _BERT,
-}
-REMOVABLE = tuple(model_type for model_type, places in _PLACES.items() if places["encoder"].removable)
+_HEAD_SIZES = ("attention_head_size", "head_dim", "head_size", "key_value_proj_dim")
 
 
 class Attention(NamedTuple):
-    """The attention of one layer: the module that attends, with its path, and the output projection."""
+    """The attention of one layer.
+
+    Attributes:
+        path: Of the module that attends, in the model.
+        core: The module that attends.
+        output: The output projection.
+        head_size: Width of a head.
+        heads: Number of heads that query; several of them may share a key and value.
+        stack: Path of the module that runs the layers one after another.
+    """
 
     path: str
     core: nn.Module
     output: nn.Module
     head_size: int
     heads: int
+    stack: str
+
+
+def register_architecture(
+    model_type: str,
+    *,
+    like: str | None = None,
+    encoder: AttentionPaths | Mapping[str, str] | None = None,
+    decoder: AttentionPaths | Mapping[str, str] | None = None,
+    cross: AttentionPaths | Mapping[str, str] | None = None,
+    attention: Sequence[str] | None = None,
+    embeddings: Sequence[str] | None = None,
+    projections: str | None = None,
+    head_size: str | None = None,
+    inputs: str | Sequence[str] | None = None,
+    replace: bool = False,
+) -> Architecture:
+    """Adds a model type to those whose heads, weights and layers are known, for as long as Python runs.
+
+    Only `encoder` (or `like`) is needed to mask heads and to measure their importance. `projections` lets heads be
+    removed, `inputs` lets models be stitched, `attention` and `embeddings` name the groups of parameters.
+
+    Args:
+        model_type: As in the `model_type` of the configuration of the models.
+        like: A model type with the same names of modules; what is not given is taken from it.
+        encoder: Paths of the self-attention of an encoder, or of a decoder that stands alone: "layer" with {} for the
+            number of the layer and, within the layer, "attends" (the module that attends) and "output" (the linear
+            layer that projects the contexts of the heads).
+        decoder: The same for the self-attention of a decoder beside an encoder.
+        cross: The same for the attention of that decoder to the encoder.
+        attention: How the names of the parameters that belong to attention begin, within a layer, norms included; by
+            default as the paths of `encoder`, `decoder` and `cross`.
+        embeddings: How the names of the parameters that embed begin, in the base model.
+        projections: How the weights of the heads lie in the module that attends: "separate" (linear layers for
+            queries, keys and values, whose rows are heads), "stacked" (one layer: all queries, then all keys, then all
+            values) or "interleaved" (one layer: query, key and value of each head side by side). By default heads
+            can only be masked.
+        head_size: Attribute of the module that attends that holds the width of a head; by default attention_head_size,
+            head_dim, head_size or key_value_proj_dim.
+        inputs: Path of the module whose output enters the first layer as it is, where layers need nothing of each
+            other but their states; of several, the last that a model has. By default models cannot be stitched.
+        replace: Whether a model type that is known already may be given another meaning.
+
+    Returns:
+        The entry of the table.
+
+    Raises:
+        ValueError: If the model type is known already, neither `encoder` nor `like` is given, `like` or `projections`
+            is unknown, a path is missing, or the path of a layer lacks {}. Paths are compared with a model
+            when one is first used.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> from transformers import BertConfig, BertModel
+        >>> class OwnConfig(BertConfig):
+        ...     model_type = "own-bert"
+        >>> paths = {"layer": "encoder.layer.{}", "attends": "attention.self", "output": "attention.output.dense"}
+        >>> entry = xs.register_architecture("own-bert", encoder=paths, projections="separate")
+        >>> model = BertModel(OwnConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=3))
+        >>> xs.head_shape(model)
+        (3, 2)
+    """
+    if model_type in TABLE and not replace:
+        raise invalid(
+            "model_type", "one that is not known yet", repr(model_type), "replace=True gives it a new meaning"
+        )
+    paths = {"encoder": encoder, "decoder": decoder, "cross": cross}
+    given: dict[str, object] = {part: _paths(part, value) for part, value in paths.items() if value is not None}
+    if projections is not None:
+        given["projections"] = one_of("projections", projections, LAYOUTS)
+    if head_size is not None:
+        given["head_size"] = head_size
+    names = {"attention": attention, "embeddings": embeddings, "inputs": inputs}
+    given |= {name: _several(value) for name, value in names.items() if value is not None}
+    if like is None and encoder is None:
+        raise invalid("encoder", "the paths of the attention", None, "or name a model type with the same names: like=")
+    if like is not None:
+        TABLE[model_type] = changed(TABLE[one_of("like", like, TABLE)], **given)  # type: ignore[arg-type]
+    else:
+        TABLE[model_type] = Architecture(**_with_attention(given))  # type: ignore[arg-type]
+    return TABLE[model_type]
+
+
+def architecture_of(model: nn.Module) -> Architecture:
+    """What the model, or the one that it holds, is made of.
+
+    Raises:
+        ValueError: If its model type is not known; says which are, and how to add one.
+    """
+    return TABLE[model_type_of(model)]
+
+
+def known_architecture(model: nn.Module) -> Architecture | None:
+    """What the model, or the first that it holds, is made of; None if its model type is not known."""
+    model_type = next((found for _, _, found in _models(model)), None)
+    return None if model_type is None else TABLE[model_type]
+
+
+def model_type_of(model: nn.Module) -> str:
+    """The known model type that the model is, or the first that it holds."""
+    return _model_in(model)[2]
 
 
 def head_shape(model: nn.Module, *, part: str = "encoder") -> tuple[int, int]:
     """Number of layers, and of attention heads in each.
+
+    Where several heads share a key and value (grouped-query attention), it is those that query that count.
 
     Args:
         model: A transformers model with or without a task head, or any module that holds one.
@@ -69,55 +147,150 @@ def head_shape(model: nn.Module, *, part: str = "encoder") -> tuple[int, int]:
     Raises:
         ValueError: If the architecture is not supported, the model lacks the part or holds it twice, or its
             layers differ in their number of heads, as after `remove_heads`.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> model, tokenizer = xs.load_encoder("minibabel-base", "sequence", labels=["no", "yes"])
+        >>> xs.head_shape(model)
+        (4, 12)
     """
     return _shape(attentions_of(model, part))
 
 
 def attentions_of(model: nn.Module, part: str) -> list[Attention]:
-    """The attention of every layer, in order."""
-    model_type = model_type_of(model)
-    if part not in _PLACES[model_type]:
-        raise ValueError(f"part: {model_type} models have {', '.join(_PLACES[model_type])}, not {part!r}")
-    place = _PLACES[model_type][part]
-    pattern = re.compile(r"(?:.*\.)?" + re.escape(place.attention).replace(r"\{\}", r"(\d+)"))
-    found = [match for name, _ in model.named_modules() if (match := pattern.fullmatch(name))]
-    if not found:
-        raise ValueError(f"part: this {type(model).__name__} has no {part} attention")
-    if [int(match[1]) for match in found] != list(range(len(found))):
-        raise ValueError(f"model: {type(model).__name__} has {part} attention of several models; pass one of them")
-    return [_attention(model, match[0], place) for match in found]
+    """The attention of every layer, in order; layers that share weights share a module.
+
+    Raises:
+        ValueError: As in `head_shape`, or if the table has paths that the model does not have.
+    """
+    prefix, inner, model_type = _model_in(model)
+    architecture = TABLE[model_type]
+    if part not in architecture.parts:
+        raise invalid(
+            "part", f"one of those that {model_type} models have ({', '.join(architecture.parts)})", repr(part)
+        )
+    paths = architecture.parts[part]
+    pattern = re.compile(r"(?:.*\.)?" + _layer_pattern(paths.layer) + re.escape(f".{paths.attends}"))
+    matches = [match for name, _ in inner.named_modules() if (match := pattern.fullmatch(name))]
+    if not matches:
+        raise _missing(f"{part} attention at {paths.layer}.{paths.attends}", inner, model_type)
+    if [int(match[1]) for match in matches] != list(range(len(matches))):
+        raise invalid("model", f"one model with {part} attention", f"several in one {type(model).__name__}", "pass one")
+    attentions = [_attention(inner, match[0], paths, architecture.head_size, model_type) for match in matches]
+    attentions = [
+        one._replace(path=f"{prefix}{one.path}", stack=f"{prefix}{one.stack}".removesuffix(".")) for one in attentions
+    ]
+    if architecture.calls is None:
+        return attentions
+    return [attentions[number] for number in architecture.calls(cast(PreTrainedConfig, inner.config))]
 
 
-def model_type_of(model: nn.Module) -> str:
-    """The supported architecture that the model is, or holds."""
-    for module in model.modules():
-        model_type = getattr(getattr(module, "config", None), "model_type", None)
-        if model_type in _PLACES:
-            return model_type
-    raise ValueError(f"model: no heads known in {type(model).__name__}; supported are {', '.join(_PLACES)}")
+def reads_first_token_only(model: nn.Module) -> bool:
+    """Whether this is one of transformers' own classifiers of that kind, its head not exchanged."""
+    kind = type(model)
+    if not (kind.__module__.startswith("transformers.") and kind.__name__.endswith("ForSequenceClassification")):
+        return False
+    architecture = known_architecture(model)
+    readers = getattr(model.base_model, "pooler", None), getattr(model, "classifier", None)
+    return architecture is not None and any(
+        type(reader).__name__ in architecture.first_token_heads for reader in readers
+    )
 
 
-def _attention(model: nn.Module, path: str, place: Place) -> Attention:
-    core_path = f"{path}.{place.core}" if place.core else path
-    core = model.get_submodule(core_path)
-    output = model.get_submodule(f"{path}.{place.output}")
-    names = ("attention_head_size", "head_dim", "key_value_proj_dim")
-    head_size = next(getattr(core, name) for name in names if hasattr(core, name))
+def check_shape(name: str, values: Tensor, attentions: list[Attention], per_example: bool = False) -> None:
+    """Raises a ValueError unless there is a value for every head or, if that is allowed, every example and head."""
+    layers, heads = _shape(attentions)
+    right = f"({layers}, {heads})" + f" or (batch, {layers}, {heads})" * per_example
+    if not isinstance(values, Tensor):
+        raise invalid(name, f"a tensor of shape {right}", f"a {type(values).__name__}")
+    if values.shape[-2:] != (layers, heads) or values.ndim > 2 + per_example:
+        raise invalid(name, f"the shape {right} of this model's heads", tuple(values.shape))
+
+
+def place_in_layers(architecture: Architecture, name: str) -> tuple[str, int, str] | None:
+    """Part, number of the layer from 0, and name within the layer of a parameter; None outside of the layers."""
+    for part, paths in architecture.parts.items():
+        if match := re.search(rf"(?:^|\.){_layer_pattern(paths.layer)}\.(.+)", name):
+            return part, int(match[1]), match[2]
+    return None
+
+
+def _layer_pattern(path: str) -> str:
+    """Regular expression of the path of a layer, with its number as a group."""
+    return re.escape(path).replace(r"\{\}", r"(\d+)")
+
+
+def _models(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, str]]:
+    """Outermost models of known types: path with a dot at its end, model, and type."""
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type in TABLE:
+        yield prefix, model, model_type
+    else:
+        for name, child in model.named_children():
+            yield from _models(child, f"{prefix}{name}.")
+
+
+def _model_in(model: nn.Module) -> tuple[str, nn.Module, str]:
+    """The only model of a known type: path with a dot at its end, model, and type."""
+    models = list(_models(model))
+    if not models:
+        kind = getattr(getattr(model, "config", None), "model_type", "")
+        raise invalid(
+            "model",
+            f"a model of a type whose heads are known ({', '.join(sorted(TABLE))})",
+            type(model).__name__ + f" ({kind})" * bool(kind),
+            "add its type with register_architecture",
+        )
+    if len(models) > 1:
+        kinds = ", ".join(type(inner).__name__ for _, inner, _ in models)
+        raise invalid("model", "one model", f"{type(model).__name__} of several ({kinds})", "pass one of them")
+    return models[0]
+
+
+def _paths(part: str, paths: AttentionPaths | Mapping[str, str]) -> AttentionPaths:
+    if not isinstance(paths, AttentionPaths):
+        names = ("layer", "attends", "output")
+        if set(paths) != set(names):
+            raise invalid(part, f"paths by the names {', '.join(names)}", f"{', '.join(paths) or 'none'}")
+        paths = AttentionPaths(**paths)
+    if paths.layer.count("{}") != 1:
+        raise invalid(part, "a layer with one {} for its number, such as 'encoder.layer.{}'", repr(paths.layer))
+    return paths
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _with_attention(given: dict[str, object]) -> dict[str, object]:
+    """What is given, with the names of the attention's parameters taken from its paths unless they are given too."""
+    paths = [value for value in given.values() if isinstance(value, AttentionPaths)]
+    names = [name for value in paths for name in (value.attends, value.output)]
+    return {"attention": tuple(dict.fromkeys(names))} | given
+
+
+def _missing(what: str, model: nn.Module, model_type: str) -> ValueError:
+    remedy = f"if the paths are wrong, register_architecture({model_type!r}, …, replace=True) corrects them"
+    return invalid("model", f"a {model_type} model with {what}", f"{type(model).__name__} without it", remedy)
+
+
+def _attention(model: nn.Module, path: str, paths: AttentionPaths, head_size: str, model_type: str) -> Attention:
+    core, layer = model.get_submodule(path), path.removesuffix(f".{paths.attends}")
+    output_path = f"{layer}.{paths.output}"
+    try:
+        output = model.get_submodule(output_path)
+    except AttributeError:
+        raise _missing(f"an output projection at {output_path}", model, model_type) from None
+    names = (head_size,) if head_size else _HEAD_SIZES
+    size = next((getattr(core, name) for name in names if hasattr(core, name)), None)
+    if size is None:
+        raise _missing(f"the width of a head in {path} (as {' or '.join(names)})", model, model_type)
     width = output.nx if hasattr(output, "nx") else output.in_features  # nx in GPT-2's Conv1D
-    return Attention(core_path, core, output, head_size, width // head_size)
+    return Attention(path, core, output, size, width // size, stack=".".join(layer.split(".")[:-2]))
 
 
 def _shape(attentions: list[Attention]) -> tuple[int, int]:
     heads = [attention.heads for attention in attentions]
     if len(set(heads)) > 1:
-        raise ValueError(f"model: its layers have {heads} heads, some were removed; use the full model")
+        raise invalid("model", "as many heads in each layer", f"{heads}, as some were removed", "use the full model")
     return len(heads), heads[0]
-
-
-def check_shape(name: str, values: Tensor, attentions: list[Attention], per_example: bool = False) -> None:
-    layers, heads = _shape(attentions)
-    if not isinstance(values, Tensor):
-        raise ValueError(f"{name}: a {type(values).__name__}; one tensor of shape ({layers}, {heads}) would be right")
-    if values.shape[-2:] != (layers, heads) or values.ndim > 2 + per_example:
-        right = f"({layers}, {heads})" + f" or (batch, {layers}, {heads})" * per_example
-        raise ValueError(f"{name}: the shape is {tuple(values.shape)}; this model takes {right}")

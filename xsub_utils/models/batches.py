@@ -1,7 +1,8 @@
 """Batches of tensors from examples: tokenised, labelled or masked, and padded."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,20 +11,16 @@ from pandas import DataFrame
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils.data.schema import KINDS
+
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 LONGEST_TARGET = 16  # sub-words with the end token
-_COLUMNS = {
-    "sequence": ("text", "label"),
-    "token": ("tokens", "labels"),
-    "mlm": ("id", "text"),
-    "text": ("text",),
-    "text2text": ("text", "target"),
-}
 
 
 def make_batches(
     examples: DataFrame,
-    tokenizer,
+    tokenizer: Any,
     kind: str,
     *,
     batch_size: int = 64,
@@ -34,12 +31,13 @@ def make_batches(
     """Padded batches that a transformers model of the kind accepts as `model(**batch)`.
 
     Args:
-        examples: One row per example, with the columns of the kind: `text` and `label` for "sequence",
-            `tokens` and `labels` (one per word) for "token", `id` and `text` for "mlm", `text` for "text", `text`
-            and `target` (a text of at most 16 sub-words, its end token included) for "text2text".
+        examples: One row per example, with the columns of the kind: `text` and `label` (the number of the class) for
+            "sequence", `tokens` and `labels` (one per word) for "token", `id` and `text` for "mlm", `text` for "clm"
+            and "text", `text` and `target` (a text of at most 16 sub-words, its end token included) for "text2text".
             Where a column `text_pair` stands beside `text`, the two are encoded as a pair.
         tokenizer: A transformers tokenizer; a fast one for kind "token".
-        kind: "sequence", "token", "mlm", "text" or "text2text".
+        kind: "sequence", "token", "mlm" (masked language modelling), "clm" (causal language modelling, for decoder-only
+            models), "text2text" or "text" (no labels).
         batch_size: Examples in a batch; the last one may hold fewer.
         max_length: Longest input in sub-words, special tokens included; the rest is cut off with its labels.
         bucket: Sort the examples by length (stable), which saves padding; False keeps their order.
@@ -50,19 +48,29 @@ def make_batches(
         Dicts of int64 tensors, padded on the right to the longest input of the batch: `input_ids` and
         `attention_mask` (examples, positions), `token_type_ids` if the tokenizer has them, and `labels` for
         every kind but "text". Labels are (examples,) for "sequence", else (examples, positions): the first
-        sub-word of a word carries its label ("token"), a masked position its token ("mlm"), the rest -100. For
-        "text2text" they have positions of their own: the sub-words of the target and the end token, then -100.
+        sub-word of a word carries its label ("token"), a masked position its token ("mlm"), every position that is not
+        padding its own token ("clm": models and `evaluate` compare it with what the position before predicts), the rest
+        -100. For "text2text" they have positions of their own: the sub-words of the target and the end token, then
+        -100.
 
     Raises:
-        ValueError: If there is no example, a column is missing, an example has nothing to mask or labels that
-            do not match its words, targets are too long or the same to the tokenizer, or it cannot serve the kind.
+        ValueError: If there is no example, a column is missing, an example has nothing to mask or to predict or labels
+            that do not match its words, targets are too long or the same to the tokenizer, or it cannot serve the kind.
 
     Source: Devlin et al. 2019, section 3.1 (masking) and section 5.3 (labels on first sub-words).
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> task = xs.load_task("nli", ["qaa"], sizes={"train": 8, "test": 6})
+        >>> _, tokenizer = xs.load_encoder("minibabel-base", "text")
+        >>> batches = xs.make_batches(task.examples("test", "qaa"), tokenizer, task.kind, batch_size=4)
+        >>> [len(batch["labels"]) for batch in batches], sorted(batches[0])
+        ([4, 2], ['attention_mask', 'input_ids', 'labels'])
     """
     _check_examples(examples, kind)
     _check_tokenizer(tokenizer, kind)
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} has to be positive")
+        raise invalid("batch_size", "at least 1", batch_size)
     rows = _encode(examples, tokenizer, kind, min(max_length, tokenizer.model_max_length))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"])) if bucket else range(len(rows))
     if kind == "mlm":
@@ -73,7 +81,7 @@ def make_batches(
     ]
 
 
-def token_masker(tokenizer, share: float = 0.15) -> Callable:
+def token_masker(tokenizer: Any, share: float = 0.15) -> Callable:
     """A function from token ids to the input and labels of masked language modelling.
 
     Args:
@@ -106,49 +114,53 @@ def token_masker(tokenizer, share: float = 0.15) -> Callable:
 
 
 def _check_examples(examples: DataFrame, kind: str) -> None:
-    if kind not in _COLUMNS:
-        raise ValueError(f"kind={kind!r} is unknown; valid are {', '.join(_COLUMNS)}")
+    one_of("kind", kind, KINDS)
     if examples.empty:
-        raise ValueError("examples has no rows; a batch needs at least one")
-    for column in _COLUMNS[kind]:
+        raise invalid("examples", "at least one row", "none")
+    inputs = ("tokens",) if kind == "token" else ("id", "text") if kind == "mlm" else ("text",)
+    for column in inputs + KINDS[kind].columns:
         if column not in examples:
             have = ", ".join(map(str, examples.columns))
-            raise ValueError(f"examples has no column {column!r}, which kind {kind!r} needs; it has {have}")
+            raise invalid("examples", f"a column {column!r}, which kind {kind!r} needs", f"only {have}")
 
 
-def _check_tokenizer(tokenizer, kind: str) -> None:
+def _check_tokenizer(tokenizer: Any, kind: str) -> None:
     name = type(tokenizer).__name__
     if tokenizer.pad_token_id is None:
-        raise ValueError(f"{name} has no padding token; set tokenizer.pad_token = tokenizer.eos_token")
+        remedy = "set tokenizer.pad_token = tokenizer.eos_token, and model.config.pad_token_id after it"
+        raise invalid("tokenizer", "one with a padding token", f"a {name} without", remedy)
     if kind == "mlm" and tokenizer.mask_token_id is None:
-        raise ValueError(f"{name} has no mask token; kind 'mlm' needs a tokenizer with one, such as XLM-R's")
+        raise invalid("tokenizer", "one with a mask token for kind 'mlm', such as XLM-R's", f"a {name} without")
     if kind == "token" and not tokenizer.is_fast:
-        raise ValueError(f"{name} cannot tell words from sub-words; kind 'token' needs a fast tokenizer")
+        raise invalid("tokenizer", "a fast one for kind 'token'", f"{name}, which cannot tell words from sub-words")
     if kind == "text2text" and tokenizer.eos_token_id is None:
-        raise ValueError(f"{name} has no end token, which kind 'text2text' needs; set tokenizer.eos_token")
+        remedy = "set tokenizer.eos_token"
+        raise invalid("tokenizer", "one with an end token for kind 'text2text'", f"a {name} without", remedy)
 
 
-def _encode(examples: DataFrame, tokenizer, kind: str, max_length: int) -> list[dict[str, Tensor]]:
+def _encode(examples: DataFrame, tokenizer: Any, kind: str, max_length: int) -> list[dict[str, Tensor]]:
     """One dict of unpadded tensors per example; masked language modelling gets its labels later."""
-    texts = list(map(list, examples["tokens"])) if kind == "token" else examples["text"].tolist()
+    texts: list = list(map(list, examples["tokens"])) if kind == "token" else examples["text"].tolist()
     pairs = examples["text_pair"].tolist() if kind != "token" and "text_pair" in examples else None
     encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, is_split_into_words=kind == "token")
-    columns = {name: map(torch.tensor, values) for name, values in encoded.items()}
+    columns: dict[str, Iterable[Tensor]] = {name: map(torch.tensor, values) for name, values in encoded.items()}
     if kind == "token":
         columns["labels"] = _token_labels(encoded, texts, examples["labels"].tolist())
     elif kind == "sequence":
         columns["labels"] = torch.tensor(examples["label"].tolist(), dtype=torch.int64)
     elif kind == "text2text":
         columns["labels"] = _target_labels(examples["target"].tolist(), tokenizer)
+    elif kind == "clm":
+        columns["labels"] = _next_labels(encoded["input_ids"], texts)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _token_labels(encoded, texts: list[list[str]], labels: list) -> list[Int[Tensor, " _positions"]]:
+def _token_labels(encoded: Any, texts: list[list[str]], labels: list) -> list[Int[Tensor, " _positions"]]:
     """The labels of the words on their first sub-words."""
     aligned = []
     for i, (words, tags) in enumerate(zip(texts, labels, strict=True)):
         if len(words) != len(tags):
-            raise ValueError(f"row {i} of examples has {len(words)} tokens but {len(tags)} labels")
+            raise invalid("examples", f"a label for each of {len(words)} tokens in row {i}", f"{len(tags)} labels")
         word_ids = encoded.word_ids(i)
         first = {word: position for position, word in reversed(list(enumerate(word_ids)))}
         row = [IGNORED] * len(word_ids)
@@ -158,23 +170,35 @@ def _token_labels(encoded, texts: list[list[str]], labels: list) -> list[Int[Ten
     return aligned
 
 
-def _target_labels(targets: list[str], tokenizer) -> list[Int[Tensor, " _positions"]]:
+def _next_labels(ids: list[list[int]], texts: list[str]) -> list[Int[Tensor, " _positions"]]:
+    """Every token as its own label; the model that reads on from it predicts the one after."""
+    for row, text in zip(ids, texts, strict=True):
+        if len(row) < 2:
+            raise invalid("examples", "texts of at least two sub-words for kind 'clm'", repr(text), "leave it out")
+    return [torch.tensor(row) for row in ids]
+
+
+def _target_labels(targets: list[str], tokenizer: Any) -> list[Int[Tensor, " _positions"]]:
     """The sub-words of every target and the end token; no start token, which a decoder puts in front by itself."""
-    ids, targets_of = {}, {}
+    ids: dict[str, list[int]] = {}
+    targets_of: dict[tuple[int, ...], str] = {}
     for target in dict.fromkeys(targets):
         ids[target] = [*tokenizer(target, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         if len(ids[target]) > LONGEST_TARGET:
-            raise ValueError(
-                f"target {target!r} has {len(ids[target])} sub-words with the end token, at most {LONGEST_TARGET} are "
-                "allowed; give shorter targets, or a tokenizer that knows their words"
+            raise invalid(
+                "examples",
+                f"targets of at most {LONGEST_TARGET} sub-words with the end token",
+                f"{len(ids[target])} in {target!r}",
+                "give shorter targets, or a tokenizer that knows their words",
             )
         same = targets_of.setdefault(tuple(ids[target]), target)
         if same != target:
-            raise ValueError(f"targets {same!r} and {target!r} are the same to the tokenizer; name one differently")
+            got = f"the same for {same!r} and {target!r}"
+            raise invalid("examples", "targets that differ in their sub-words", got, "name one differently")
     return [torch.tensor(ids[target]) for target in targets]
 
 
-def _mask_rows(rows: list[dict[str, Tensor]], examples: DataFrame, tokenizer, mask_seed: int) -> None:
+def _mask_rows(rows: list[dict[str, Tensor]], examples: DataFrame, tokenizer: Any, mask_seed: int) -> None:
     """Mask every row in place, each by a generator of its own."""
     mask = token_masker(tokenizer)
     for row, key, text in zip(rows, examples["id"], examples["text"], strict=True):
@@ -182,11 +206,11 @@ def _mask_rows(rows: list[dict[str, Tensor]], examples: DataFrame, tokenizer, ma
         rng = np.random.default_rng(int.from_bytes(seed[:8], "big"))
         inputs, labels = mask(row["input_ids"].numpy(), rng)
         if (labels == IGNORED).all():
-            raise ValueError(f"example {key!r} has no token to mask; its text is {text!r}")
+            raise invalid("examples", "a token to mask in each", f"{text!r} with id {key!r}", "leave it out")
         row["input_ids"], row["labels"] = torch.from_numpy(inputs), torch.from_numpy(labels)
 
 
-def _pad(rows: list[dict[str, Tensor]], tokenizer) -> dict[str, Tensor]:
+def _pad(rows: list[dict[str, Tensor]], tokenizer: Any) -> dict[str, Tensor]:
     """One batch of the rows; labels of whole examples are stacked, all else is padded on the right."""
     fill = {
         "input_ids": tokenizer.pad_token_id,

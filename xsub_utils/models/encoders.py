@@ -1,68 +1,82 @@
-"""Encoders: loaded, pre-trained from texts, or re-initialised as a control, each with its tokenizer."""
+"""Encoders and language models: loaded, or re-initialised as a control, each with its tokenizer."""
 
 import copy
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from xsub_utils.models.pretraining import PretrainingSettings, train_masked_lm
+from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils.models.modes import quiet, seeded
 
 PACKAGED = "minibabel-base"
-SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # the first four at their ids in XLM-R
 NARROW = 32  # width of a head; 64 is usual
+MADE_UP = 2  # ordinary tokens, at most, of a tokenizer that transformers makes up for a model stored without one
 _AUTO_CLASSES = {
     "sequence": "AutoModelForSequenceClassification",
     "token": "AutoModelForTokenClassification",
     "mlm": "AutoModelForMaskedLM",
+    "clm": "AutoModelForCausalLM",
     "text": "AutoModel",
     "text2text": "AutoModelForSeq2SeqLM",
 }
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
-def load_encoder(name: Path | str, kind: str = "mlm", labels: Sequence[str] | None = None, *, seed: int = 0):
+def load_encoder(
+    encoder: Path | str, kind: str = "mlm", labels: Sequence[str] | None = None, *, seed: int = 0
+) -> tuple[Any, Any]:
     """A pre-trained or fine-tuned model and its tokenizer.
 
     Args:
-        name: "minibabel-base" (it comes with the package), a local directory, or a model's id on the hub.
+        encoder: "minibabel-base" (it comes with the package), a folder that transformers can load (a checkpoint of
+            its Trainer too), or a model's id on the hub.
         kind: What the encoder carries: a head for "sequence" or "token" classification or for "mlm" (masked
-            language modelling), none for "text", a decoder for "text2text" (mT5 and the like).
+            language modelling), none for "text", a decoder for "text2text" (mT5 and the like). "clm" (causal language
+            modelling) loads decoder-only models, which have one already.
         labels: Names of the classes in the order of their numbers. Needed for classification unless the model
             was saved with such a head; then they have to be those of the head.
         seed: Decides the weights of a head that the stored model lacks; torch's generator is left alone.
 
     Returns:
-        The model, in float32, on the CPU and in eval mode, and the tokenizer, a fast one where there is one.
+        The model, in float32, on the CPU and in eval mode, and the tokenizer, a fast one where there is one. The
+        tokenizer of a decoder-only model pads with its end token if it has no padding token, and the model knows
+        which token is padding: its classifiers read the last token before it.
 
     Raises:
         ValueError: If the kind is unknown or not to be had for this model, or labels are missing or
-            contradict the stored ones.
-        FileNotFoundError: If there is no such model, or the hub is out of reach.
+            contradict the stored ones, or there is nothing to pad with.
+        FileNotFoundError: If there is no such model, its folder lacks weights or tokenizer, or the hub is out of reach.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> model, tokenizer = xs.load_encoder("minibabel-base", "sequence", labels=["no", "yes"])
+        >>> type(model).__name__, model.config.num_labels, xs.head_shape(model)
+        ('XLMRobertaForSequenceClassification', 2, (4, 12))
     """
     import transformers
 
-    if kind not in _AUTO_CLASSES:
-        raise ValueError(f"kind={kind!r} is unknown; valid are {', '.join(_AUTO_CLASSES)}")
-    source = locate(name)
+    one_of("kind", kind, _AUTO_CLASSES)
+    source = locate(encoder)
     try:
         config = transformers.AutoConfig.from_pretrained(source)
         auto = _auto_class(config, kind)
         maps = _label_maps(config, kind, labels)
-        with quiet(), _seeded(seed):
+        with quiet(), seeded(seed):
             model = auto.from_pretrained(source, dtype=torch.float32, **maps, **_attention(config))
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except OSError as error:
-        raise FileNotFoundError(
-            f"encoder {str(name)!r} cannot be loaded: give {PACKAGED!r}, a directory written by "
-            "save_pretrained, or a hub id, which has to be in the local cache if the hub is out of reach"
+        raise _missing(
+            f"{PACKAGED!r}, a folder written by save_pretrained, or a hub id",
+            f"{str(encoder)!r}, which cannot be loaded",
+            "a hub id has to be in the local cache if the hub is out of reach",
         ) from error
+    tokenizer = _tokenizer(source)
+    if decoder_only(config):
+        _set_padding(model, tokenizer)
     return model.eval(), tokenizer
 
 
@@ -72,146 +86,125 @@ def random_twin(model: nn.Module, *, seed: int = 0) -> nn.Module:
     Args:
         model: A transformers model; it stays as it is.
         seed: Decides the weights; torch's generator is left alone.
-    """
-    with _seeded(seed):
-        twin = type(model)(copy.deepcopy(model.config))
-    return twin.to(model.device, model.dtype).train(model.training)
-
-
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 2000, max_length: int = 128):
-    """A fast byte-pair tokenizer with the special tokens and templates of XLM-R.
-
-    Texts are NFKC-normalised and cut at blanks and around punctuation, then merges are learnt. The same texts
-    give the same tokenizer, which the parallel sums of a unigram model would not promise. Characters take up
-    half of the vocabulary at most; the rarest beyond become `<unk>`.
-
-    Args:
-        texts: What to learn from.
-        vocab_size: Sub-words with the special tokens; fewer if the texts are poorer.
-        max_length: Longest input of the encoder, to which it truncates.
 
     Returns:
-        A transformers `PreTrainedTokenizerFast`.
+        The twin, on the device, in the precision and in the mode of the model.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> model, _ = xs.load_encoder("minibabel-base", "mlm")
+        >>> twin = xs.random_twin(model, seed=1)
+        >>> twin.num_parameters() == model.num_parameters()
+        True
+    """
+    original: Any = model
+    with seeded(seed):
+        twin = type(original)(copy.deepcopy(original.config))
+    return twin.to(original.device, original.dtype).train(original.training)
+
+
+def locate(encoder: Path | str) -> Path | str:
+    """Where an encoder is loaded from: its folder as a `Path`, or the hub id as it is.
 
     Raises:
-        ValueError: If there are no texts.
-
-    Source: Sennrich et al. 2016; templates as in Conneau et al. 2020.
+        FileNotFoundError: If there is no such folder, or it holds no model; says what is missing.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
-    texts = list(texts)
-    if not texts:
-        raise ValueError("texts is empty; a tokenizer needs some to learn from")
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
-    )
-    tokenizer.decoder = decoders.Metaspace()
-    alphabet = _alphabet(texts, tokenizer, vocab_size // 2)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return _wrap(tokenizer, max_length)
-
-
-def _alphabet(texts: list[str], tokenizer, size: int) -> list[str]:
-    """The most frequent characters; of equally frequent ones, which the trainer would choose at random, the first."""
-    pieces = (tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)) for text in texts)
-    counts = Counter(character for some in pieces for piece, _ in some for character in piece)
-    return sorted(counts, key=lambda character: (-counts[character], character))[:size]
-
-
-def pretrain_encoder(
-    texts: Iterable[str | tuple[str, str]],
-    out: Path | str,
-    *,
-    tokenizer=None,
-    progress: bool = True,
-    **settings,
-) -> Path:
-    """Folder of a small XLM-R pre-trained on the texts by masked language modelling; `load_encoder` takes it.
-
-    Args:
-        texts: Sentences, or pairs of them that are encoded as one input.
-        out: Folder to write: configuration, `model.safetensors`, tokenizer, and `pretraining.json` with the
-            settings and the loss curve.
-        tokenizer: A fast tokenizer; by default one is trained on the texts.
-        progress: Show a bar on stderr.
-        **settings: Fields of `PretrainingSettings`: `layers`, `heads`, `width`, `steps`, `seed`, …
-
-    Raises:
-        ValueError: If there are no texts, or the settings do not fit together.
-        TypeError: If a setting is unknown.
-
-    Source: Devlin et al. 2019, section 3.1; architecture of Conneau et al. 2020.
-    """
-    settings = PretrainingSettings(**settings)
-    texts, out = list(texts), Path(out)
-    if not texts:
-        raise ValueError("texts is empty; pre-training needs some")
-    if tokenizer is None:
-        sentences = [sentence for text in texts for sentence in ([text] if isinstance(text, str) else text)]
-        tokenizer = train_tokenizer(sentences, vocab_size=settings.vocab_size, max_length=settings.max_length)
-    else:
-        tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.model_max_length = settings.max_length
-    rows = _encode(texts, tokenizer, settings.max_length)
-    with _seeded(settings.seed):
-        model = _new_encoder(tokenizer, settings)
-        curve = train_masked_lm(model, rows, tokenizer, settings, progress)
-    with quiet():
-        model.to(getattr(torch, settings.dtype)).save_pretrained(out)
-        tokenizer.save_pretrained(out)
-    record = {"settings": asdict(settings), "texts": len(texts), "parameters": model.num_parameters()}
-    (out / "pretraining.json").write_text(json.dumps(record | {"loss": curve}, indent=1) + "\n")
-    return out
-
-
-def locate(name: Path | str) -> Path | str:
-    """Where an encoder is loaded from: its directory as a `Path`, or the hub id as it is."""
-    if str(name) == PACKAGED:
+    if str(encoder) == PACKAGED:
         folder = Path(str(files("xsub_utils"))) / "assets" / PACKAGED
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is missing from the package; `make pretrain` makes it again")
+            raise _missing(f"{PACKAGED!r} in the package", f"no {folder}", "`make pretrain` makes it again")
         return folder
-    folder = Path(name).expanduser()
+    folder = Path(encoder).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no encoder: it lacks the config.json of save_pretrained")
+        _check_folder(folder)
         return folder
-    if get_close_matches(str(name), [PACKAGED], cutoff=0.8):
-        raise FileNotFoundError(f"there is no encoder {str(name)!r}; did you mean {PACKAGED!r}?")
-    if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise FileNotFoundError(f"there is no encoder directory {str(name)!r}, seen from {Path.cwd()}")
-    return name
+    if get_close_matches(str(encoder), [PACKAGED], cutoff=0.8):
+        raise _missing("one that exists", repr(str(encoder)), f"did you mean {PACKAGED!r}?")
+    if isinstance(encoder, Path) or encoder.startswith((".", "/", "~")) or encoder.count("/") > 1:
+        raise _missing("a folder that exists", repr(str(encoder)), f"paths start at {Path.cwd()}")
+    return encoder
 
 
-def _auto_class(config, kind: str):
+def _check_folder(folder: Path) -> None:
+    """Raises unless a folder has a configuration and weights."""
+    lacks = [] if (folder / "config.json").is_file() else ["config.json"]
+    if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+        lacks.append("model.safetensors")
+    if lacks:
+        remedy = "model.save_pretrained(folder) writes both"
+        if checkpoints := sorted(path.parent.name for path in folder.glob("*/config.json")):
+            remedy = f"did you mean {folder / checkpoints[-1]}?"
+        raise _missing("a folder with a model", f"{folder}, which lacks {' and '.join(lacks)}", remedy)
+
+
+def _missing(expected: str, got: str, remedy: str) -> FileNotFoundError:
+    return FileNotFoundError(str(invalid("encoder", expected, got, remedy)))
+
+
+def _tokenizer(source: Path | str) -> Any:
+    """The tokenizer that is stored with a model; where none is, transformers may make up one without any words."""
+    import transformers
+
+    problem = None
+    try:
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        if len(tokenizer) > len(set(tokenizer.all_special_ids)) + MADE_UP:
+            return tokenizer
+    except (OSError, ValueError) as error:
+        problem = error
+    remedy = f"tokenizer.save_pretrained({str(source)!r}) adds one"
+    raise _missing("a model stored with its tokenizer", f"{str(source)!r}, which has none", remedy) from problem
+
+
+def decoder_only(config: Any) -> bool:
+    """Whether models of a transformers configuration are decoders that stand alone and read from left to right."""
+    import transformers
+
+    causal, masked = (transformers.AutoModelForCausalLM, transformers.AutoModelForMaskedLM)
+    known = type(config) in causal._model_mapping and type(config) not in masked._model_mapping
+    return known and not getattr(config, "is_encoder_decoder", False)
+
+
+def _set_padding(model: Any, tokenizer: Any) -> None:
+    """Lets a decoder-only model and its tokenizer agree on the token that pads."""
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise invalid("encoder", "a tokenizer with a padding or an end token", "one without", "set its pad_token")
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+def _auto_class(config: Any, kind: str) -> Any:
     """The transformers class that loads the kind."""
     import transformers
 
     autos = {kind: getattr(transformers, name) for kind, name in _AUTO_CLASSES.items()}
     valid = [kind for kind, auto in autos.items() if type(config) in auto._model_mapping]
+    if not decoder_only(config):
+        valid = [kind for kind in valid if kind != "clm"]  # an encoder would see the token that it is to predict
     if kind not in valid:
-        raise ValueError(f"kind={kind!r} is not for {config.model_type}; valid: {', '.join(valid)}")
+        raise invalid("kind", f"one that {config.model_type} can load ({', '.join(valid)})", repr(kind))
     return autos[kind]
 
 
-def _attention(config) -> dict[str, str]:
+def kinds_of(model: nn.Module) -> list[str]:
+    """Kinds of task whose head a model carries; none where transformers does not know its class."""
+    import transformers
+
+    config = type(getattr(model, "config", None))
+    mappings = {kind: getattr(transformers, name)._model_mapping for kind, name in _AUTO_CLASSES.items()}
+    return [kind for kind, classes in mappings.items() if config in classes and isinstance(model, classes[config])]
+
+
+def _attention(config: Any) -> dict[str, Any]:
     """Eager attention where heads are narrow and there is no GPU: up to three times as fast as the fused kernel."""
     heads = getattr(config, "num_attention_heads", None)
     narrow = heads and config.hidden_size / heads < NARROW
     return {"attn_implementation": "eager"} if narrow and not torch.cuda.is_available() else {}
 
 
-def _label_maps(config, kind: str, labels: Sequence[str] | None) -> dict[str, dict]:
+def _label_maps(config: Any, kind: str, labels: Sequence[str] | None) -> dict[str, dict]:
     """`id2label` and `label2id` for the configuration; empty for kinds without classes."""
     if kind not in ("sequence", "token"):
         return {}
@@ -220,87 +213,8 @@ def _label_maps(config, kind: str, labels: Sequence[str] | None) -> dict[str, di
     stored = [config.id2label[i] for i in range(config.num_labels)] if has_head else None
     names = stored if labels is None else list(labels)
     if not names:
-        raise ValueError(f"labels are needed for kind={kind!r}, since the stored model has no such head")
+        raise invalid("labels", f"names for kind {kind!r}, since the stored model has no such head", labels)
     unnamed = stored == [f"LABEL_{i}" for i in range(len(names))]
     if stored and names != stored and not unnamed:
-        raise ValueError(f"labels={names} contradict those that the stored model was trained for, {stored}")
+        raise invalid("labels", f"{stored}, for which the stored model was trained", names)
     return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-
-
-def _wrap(tokenizer, max_length: int):
-    """The tokenizer with the templates of XLM-R, as transformers wants it."""
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    start, pad, end, unknown, mask = SPECIAL_TOKENS
-    tokenizer.post_processor = TemplateProcessing(
-        single=f"{start} $A {end}",
-        pair=f"{start} $A {end} {end} $B:0 {end}:0",
-        special_tokens=[(token, SPECIAL_TOKENS.index(token)) for token in (start, end)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=start,
-        cls_token=start,
-        pad_token=pad,
-        eos_token=end,
-        sep_token=end,
-        unk_token=unknown,
-        mask_token=mask,
-        model_max_length=max_length,
-        model_input_names=["input_ids", "attention_mask"],
-    )
-
-
-def _encode(texts: list[str | tuple[str, str]], tokenizer, max_length: int) -> list[torch.Tensor]:
-    """Token ids of every text; the tokenizer takes single sentences and pairs apart."""
-    singles = [text for text in texts if isinstance(text, str)]
-    pairs = [list(text) for text in texts if not isinstance(text, str)]
-    encoded = [tokenizer(part, truncation=True, max_length=max_length) for part in (singles, pairs) if part]
-    return [torch.tensor(ids) for part in encoded for ids in part["input_ids"]]
-
-
-def _new_encoder(tokenizer, settings: PretrainingSettings) -> nn.Module:
-    from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
-
-    config = XLMRobertaConfig(
-        vocab_size=len(tokenizer),
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        hidden_size=settings.width,
-        intermediate_size=settings.intermediate,
-        hidden_dropout_prob=settings.dropout,
-        attention_probs_dropout_prob=settings.dropout,
-        max_position_embeddings=settings.max_length + tokenizer.pad_token_id + 1,  # they count from pad + 1
-        type_vocab_size=1,
-        bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return XLMRobertaForMaskedLM(config)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Start torch's CPU generator at the seed, and leave it behind as it was."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back transformers' loading reports and bars; downloads still show theirs."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    hook = logging.set_tqdm_hook(lambda make, args, kwargs: make(*args, **kwargs | {"disable": True}))
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.set_tqdm_hook(hook)

@@ -1,8 +1,12 @@
-"""Masked language modelling: the training loop that gives a small encoder its weights."""
+"""Small encoders pre-trained on texts by masked language modelling."""
 
+import copy
+import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.models.batches import IGNORED, token_masker
+from xsub_utils.models.modes import quiet, seeded
+from xsub_utils.models.tokenizers import train_tokenizer
 
 _LOG_EVERY = 50  # steps
 
@@ -51,15 +58,67 @@ class PretrainingSettings:
 
     def __post_init__(self):
         if self.width % self.heads:
-            raise ValueError(f"heads={self.heads} does not divide width={self.width}")
-        if self.dtype not in ("float32", "float16"):
-            raise ValueError(f"dtype={self.dtype!r} is unknown; valid are float32, float16")
+            raise invalid("heads", f"a divisor of width={self.width}", self.heads)
+        one_of("dtype", self.dtype, ("float32", "float16"))
+
+
+def pretrain_encoder(
+    texts: Iterable[str | tuple[str, str]],
+    out: Path | str,
+    *,
+    tokenizer: Any = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Path:
+    """Folder of a small XLM-R pre-trained on the texts by masked language modelling; `load_encoder` takes it.
+
+    Args:
+        texts: Sentences, or pairs of them that are encoded as one input.
+        out: Folder to write: configuration, `model.safetensors`, tokenizer, and `pretraining.json` with the
+            settings and the loss curve.
+        tokenizer: A fast tokenizer; by default one is trained on the texts.
+        progress: Show a bar on stderr.
+        **settings: Fields of `PretrainingSettings`: `layers`, `heads`, `width`, `steps`, `seed`, …
+
+    Raises:
+        ValueError: If there are no texts, or the settings do not fit together.
+        TypeError: If a setting is unknown.
+
+    Source: Devlin et al. 2019, section 3.1; architecture of Conneau et al. 2020.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> texts = ["ani beku cadi", "dofe gilu", "cadi ani gilu"] * 4
+        >>> folder = xs.pretrain_encoder(texts, "tiny", layers=1, heads=2, width=8, steps=2, progress=False)
+        >>> xs.head_shape(xs.load_encoder(folder)[0])
+        (1, 2)
+    """
+    course = PretrainingSettings(**settings)
+    sources, out = list(texts), Path(out)
+    if not sources:
+        raise invalid("texts", "at least one to learn from", "none")
+    if tokenizer is None:
+        sentences = [sentence for text in sources for sentence in ([text] if isinstance(text, str) else text)]
+        tokenizer = train_tokenizer(sentences, vocab_size=course.vocab_size, max_length=course.max_length)
+    else:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.model_max_length = course.max_length
+    rows = _encode(sources, tokenizer, course.max_length)
+    with seeded(course.seed):
+        model = _new_encoder(tokenizer, course)
+        curve = train_masked_lm(model, rows, tokenizer, course, progress)
+    with quiet():
+        model.to(getattr(torch, course.dtype)).save_pretrained(out)
+        tokenizer.save_pretrained(out)
+    record = {"settings": asdict(course), "texts": len(sources), "parameters": model.num_parameters()}
+    (out / "pretraining.json").write_text(json.dumps(record | {"loss": curve}, indent=1) + "\n")
+    return out
 
 
 def train_masked_lm(
     model: nn.Module,
     rows: list[Int[Tensor, " _positions"]],
-    tokenizer,
+    tokenizer: Any,
     settings: PretrainingSettings,
     progress: bool = True,
 ) -> list[dict[str, int | float]]:
@@ -78,7 +137,8 @@ def train_masked_lm(
     model.train()
     optimizer, schedule = _optimizer(model, settings)
     batches = _masked_batches(rows, tokenizer, settings)
-    curve, recent = [], []
+    curve: list[dict[str, int | float]] = []
+    recent: list[float] = []
     bar = tqdm(range(1, settings.steps + 1), desc="pre-training", unit="step", disable=not progress)
     for step in bar:
         loss = _masked_loss(model, *next(batches))
@@ -95,11 +155,41 @@ def train_masked_lm(
     return curve
 
 
-def _optimizer(model: nn.Module, settings: PretrainingSettings):
+def _encode(texts: list[str | tuple[str, str]], tokenizer: Any, max_length: int) -> list[torch.Tensor]:
+    """Token ids of every text; the tokenizer takes single sentences and pairs apart."""
+    singles = [text for text in texts if isinstance(text, str)]
+    pairs = [list(text) for text in texts if not isinstance(text, str)]
+    encoded = [tokenizer(part, truncation=True, max_length=max_length) for part in (singles, pairs) if part]
+    return [torch.tensor(ids) for part in encoded for ids in part["input_ids"]]
+
+
+def _new_encoder(tokenizer: Any, settings: PretrainingSettings) -> Any:
+    from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        hidden_size=settings.width,
+        intermediate_size=settings.intermediate,
+        hidden_dropout_prob=settings.dropout,
+        attention_probs_dropout_prob=settings.dropout,
+        max_position_embeddings=settings.max_length + tokenizer.pad_token_id + 1,  # they count from pad + 1
+        type_vocab_size=1,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return XLMRobertaForMaskedLM(config)
+
+
+def _optimizer(
+    model: nn.Module, settings: PretrainingSettings
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW and its learning-rate schedule."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
     def factor(step: int) -> float:
@@ -109,7 +199,9 @@ def _optimizer(model: nn.Module, settings: PretrainingSettings):
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def _masked_batches(rows: list[Tensor], tokenizer, settings) -> Iterator[tuple[Tensor, Tensor]]:
+def _masked_batches(
+    rows: list[Tensor], tokenizer: Any, settings: PretrainingSettings
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless inputs and labels: in an epoch, batches of texts of similar length come in random order."""
     rng = np.random.default_rng(settings.seed)
     mask = token_masker(tokenizer, settings.mask_share)
@@ -126,12 +218,12 @@ def _masked_batches(rows: list[Tensor], tokenizer, settings) -> Iterator[tuple[T
 
 
 def _masked_loss(
-    model: nn.Module,
+    model: Any,
     ids: Int[Tensor, "examples positions"],
     labels: Int[Tensor, "examples positions"],
 ) -> Float[Tensor, ""]:
     """Cross-entropy per masked token; to save time, only these positions are compared with the vocabulary."""
-    attended = (ids != model.config.pad_token_id).long()
+    attended = ids.ne(model.config.pad_token_id).long()
     hidden = model.base_model(input_ids=ids, attention_mask=attended).last_hidden_state
     masked = labels != IGNORED
     return nn.functional.cross_entropy(model.lm_head(hidden[masked]), labels[masked])

@@ -1,4 +1,4 @@
-"""How many entries two random masks share, and what their Jaccard is, exactly."""
+"""How many entries two random masks share, and what their Jaccard index is, exactly."""
 
 from functools import reduce
 from math import nan, sqrt
@@ -12,7 +12,13 @@ _DIRECT = 2**11  # numbers of shared entries per stratum up to which a convoluti
 
 
 class Chance(NamedTuple):
-    """What chance gives for each pair of masks: shared entries and Jaccard on average, and p of those found."""
+    """What chance gives for each pair of masks.
+
+    Attributes:
+        shared: Mean number of entries that both masks keep.
+        jaccard: Mean Jaccard index; nan if both masks are empty.
+        p: Probability of at least as many shared entries as were observed.
+    """
 
     shared: Float64[np.ndarray, " pairs"]
     jaccard: Float64[np.ndarray, " pairs"]
@@ -29,21 +35,20 @@ def chance_overlap(
     size: int,
     a: Int64[np.ndarray, "pairs strata"],
     b: Int64[np.ndarray, "pairs strata"],
-    found: Int64[np.ndarray, " pairs"],
+    observed: Int64[np.ndarray, " pairs"],
 ) -> Chance:
-    """What chance gives for pairs of masks whose kept entries are placed at random within each of their strata.
+    """What chance gives for pairs of masks whose kept entries are placed at random within each stratum.
 
     The number of shared entries is hypergeometric in every stratum, and the strata are independent.
 
     Args:
-        size: Entries of every stratum; a layer, or all of a mask.
-        a, b: Entries that one and the other mask of each pair keep in each stratum.
-        found: Entries that they share in all strata together, for p.
+        size: Number of entries in each stratum. A stratum is a layer, or the whole mask.
+        a, b: Numbers of entries that the first and the second mask of each pair keep in each stratum.
+        observed: Number of entries that the masks of each pair share, over all strata.
 
     Returns:
-        Per pair, the mean number of shared entries, the mean Jaccard (nan if both masks are empty) and the
-        probability of at least as many shared entries as found. Numbers further than 40 standard deviations and
-        400 entries from the mean, less likely than any float64, are left out.
+        Means and probabilities for each pair. Numbers of shared entries further than 40 standard deviations and 400
+        entries from the mean, less likely than any float64, are left out.
     """
     kinds, kind = np.unique(np.minimum(a, b) * (size + 1) + np.maximum(a, b), return_inverse=True)
     lows, pmfs = zip(*(_hypergeometric(size, *divmod(kept, size + 1)) for kept in kinds.tolist()), strict=True)
@@ -51,23 +56,23 @@ def chance_overlap(
     table = np.stack([np.pad(pmf, (0, width - len(pmf))) for pmf in pmfs])
     low, totals = np.array(lows)[kind].sum(axis=1), np.stack([a.sum(axis=1), b.sum(axis=1)])
     step = max(1, _CHUNK // (width * a.shape[1]))
-    parts = [slice(start, start + step) for start in range(0, len(a), step)]
+    chunks = [slice(start, start + step) for start in range(0, len(a), step)]
     jaccards, p = zip(
-        *(_summed(table, kind[part], low[part], totals[:, part], found[part]) for part in parts), strict=True
+        *(_summed(table, kind[rows], low[rows], totals[:, rows], observed[rows]) for rows in chunks), strict=True
     )
     return Chance((a * b).sum(axis=1) / max(size, 1), np.concatenate(jaccards), np.concatenate(p))
 
 
 def _summed(
-    table: np.ndarray, kind: np.ndarray, low: np.ndarray, totals: np.ndarray, found: np.ndarray
+    table: np.ndarray, kind: np.ndarray, low: np.ndarray, totals: np.ndarray, observed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Expected Jaccard and p of pairs, from the probabilities of each kind of stratum and the kinds of each pair."""
+    """Expected Jaccard index and p of pairs, from the probabilities of each kind of stratum and the kinds of a pair."""
     pmf = reduce(_convolve, (table[stratum] for stratum in kind.T))
     shared = low[:, None] + np.arange(pmf.shape[1])
     either = np.maximum(totals.sum(axis=0)[:, None] - shared, totals.max(axis=0)[:, None])  # also where pmf is 0
     tail = pmf[:, ::-1].cumsum(axis=1)[:, ::-1]
     tail = np.pad(tail / tail[:, :1], ((0, 0), (0, 1)))
-    position = np.clip(found - low, 0, pmf.shape[1])
+    position = np.clip(observed - low, 0, pmf.shape[1])
     return (pmf * ratio(shared, either)).sum(axis=1), tail[np.arange(len(tail)), position]
 
 

@@ -6,37 +6,46 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from xsub_utils._internal.validation import invalid
+
 ROUNDING = 1e-6  # what float32 arithmetic leaves, as a share, of a difference that is truly zero
 
 
 def checked(x: Tensor, y: Tensor, least: int, unit: bool = False) -> tuple[Tensor, Tensor]:
-    """Both sides in float64 on the CPU, as rows of length 1 if asked, once they are known to be in order."""
+    """Both sides in float64 on the CPU, as rows of length 1 if asked, once they are known to be in order.
+
+    Raises:
+        ValueError: If the sides have other numbers of rows or fewer than `least`, a value is not finite, or, for
+            rows of length 1, some rows are all zero.
+    """
     if len(x) != len(y):
-        raise ValueError(f"x, y: of {len(x)} and {len(y)} examples; row i of both has to be of one example")
+        raise invalid("x, y", "the same examples, row by row", f"{len(x)} and {len(y)} rows")
     if len(x) < least:
-        raise ValueError(f"x, y: {len(x)} examples are too few; at least {least} would be right")
-    sides = [_finite(name, values.detach().double().cpu()) for name, values in (("x", x), ("y", y))]
-    return tuple(_unit(name, rows) if unit else rows for name, rows in zip("xy", sides, strict=True))
+        raise invalid("x, y", f"at least {least} examples", f"{len(x)}")
+    x, y = _finite("x", x.detach().double().cpu()), _finite("y", y.detach().double().cpu())
+    return (_unit("x", x), _unit("y", y)) if unit else (x, y)
 
 
 def _finite(name: str, rows: Tensor) -> Tensor:
     bad = (~rows.isfinite()).any(1).nonzero().flatten().tolist()
     if bad:
-        raise ValueError(f"{name}: nan or infinite in {len(bad)} examples, first {bad[0]}; leave them out of both")
+        got = f"nan or infinity in {len(bad)} of {len(rows)} rows, first {bad[0]}"
+        raise invalid(name, "finite values", got, "leave these examples out of both")
     return rows
 
 
 def _unit(name: str, rows: Tensor) -> Tensor:
-    """Rows of length 1; of zeros alone nothing can be made, and they stay, to be found constant."""
+    """Rows of length 1; rows that are all zero stay if there are no others, to be found constant."""
     lengths = rows.norm(dim=1, keepdim=True)
     bad = (lengths == 0).flatten().nonzero().flatten().tolist()
     if 0 < len(bad) < len(rows):
-        raise ValueError(f"{name}: zero in {len(bad)} examples, first {bad[0]}, has no cosine; leave them out of both")
+        got = f"zeros in {len(bad)} of {len(rows)} rows, first {bad[0]}"
+        raise invalid(name, "rows that have a cosine", got, "leave these examples out of both")
     return rows / lengths.clamp(min=torch.finfo(rows.dtype).tiny)
 
 
 def constant(what: str, **sides: Shaped[Tensor, "..."]) -> bool:
-    """Whether all rows of a side are the same within rounding, which is then warned of."""
+    """Whether all rows of a side are the same within rounding; warns if they are."""
     names = [name for name, rows in sides.items() if (rows - rows.mean(0)).norm() <= ROUNDING * rows.norm()]
     if names:
         message = f"{', '.join(names)}: all {what} are the same, so that the result is nan"

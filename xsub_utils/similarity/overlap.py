@@ -1,8 +1,8 @@
 """Overlap of masks, beside the overlap that chance would give.
 
-Every measure takes boolean masks of one shape, True = kept, and counts without copying them to numbers, so that
-masks of all weights of a model will do. Chance means: the kept entries of one mask placed uniformly at random among
-as many positions, either anywhere or, `within_layers`, each in its own layer, the first axis.
+Every measure takes boolean masks of one shape, True = kept, and counts without copying them to numbers, so that masks
+of all weights of a model fit. Chance means that the kept entries of one mask are placed uniformly at random: anywhere
+or, with `within_layers`, each in its own layer. Layers are the first axis.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from xsub_utils._internal.validation import one_of
+from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.heads.masks import union
 from xsub_utils.similarity.chance import Chance, chance_overlap, ratio
 
 _BLOCK = 2**20  # entries of each mask turned into numbers at a time; float32 counts them exactly
 
 Mask = Bool[Tensor, "..."]
+Number = Any  # an integer, or an array of them
 
 
 class ChanceTest(NamedTuple):
@@ -31,8 +32,8 @@ class ChanceTest(NamedTuple):
 
     Attributes:
         shared: Number of entries that both masks keep.
-        expected: Its expectation by chance.
-        p: Probability that chance gives at least as many.
+        expected: The number that chance gives on average.
+        p: Probability that chance gives at least as many as are shared.
     """
 
     shared: int
@@ -41,22 +42,33 @@ class ChanceTest(NamedTuple):
 
 
 def jaccard(a: Mask, b: Mask) -> float:
-    """Share of the entries kept by either mask that both keep.
+    """Jaccard index of two masks: the share of the entries kept by either that both keep.
+
+    Args:
+        a, b: Boolean masks of one shape, True = kept.
 
     Returns:
-        |a ∩ b| / |a ∪ b| in [0, 1]; nan if both masks are empty.
+        |a ∩ b| / |a ∪ b| in [0, 1]; nan if both masks are empty. For two random masks that keep a share p, about
+        p / (2 - p); see `expected_jaccard`.
 
     Raises:
-        ValueError: If the masks are not boolean or have different shapes; so do all measures here.
+        ValueError: If the masks are not boolean or have different shapes, as for all measures here.
 
-    Source: Jaccard 1912; for head masks, Prasanna et al. 2020. Two random masks keeping a share p expect about
-    p / (2 - p): see `expected_jaccard`.
+    Source: Jaccard 1912; for head masks, Prasanna et al. 2020.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> import torch
+        >>> a = torch.tensor([[True, True, False], [True, False, False]])
+        >>> b = torch.tensor([[False, True, True], [True, False, False]])
+        >>> xs.jaccard(a, b)
+        0.5
     """
     return float(_jaccard(*_counts(a, b)))
 
 
 def matching(a: Mask, b: Mask) -> float:
-    """Share of the entries on which two masks agree, kept or pruned, in [0, 1]; nan without entries.
+    """Share of the entries that both masks keep or both prune, in [0, 1]; nan if the masks have no entries.
 
     Source: Sokal and Michener 1958; for head masks, Apostolikas et al. 2023.
     """
@@ -64,7 +76,7 @@ def matching(a: Mask, b: Mask) -> float:
 
 
 def overlap_coefficient(a: Mask, b: Mask) -> float:
-    """Share of the smaller mask that the other one keeps too, in [0, 1]; nan if one is empty.
+    """Share of the smaller mask's kept entries that the other mask keeps too, in [0, 1]; nan if one is empty.
 
     Source: Szymkiewicz 1934; Simpson 1943.
     """
@@ -75,8 +87,7 @@ def kappa(a: Mask, b: Mask) -> float:
     """Agreement of two masks beyond chance: 0 at chance, 1 for equal masks.
 
     Returns:
-        (matching - e) / (1 - e), with e the matching expected of masks of these sizes; nan where e is 1, that is
-        where both masks keep everything or nothing.
+        (matching - e) / (1 - e), where e is the matching that chance gives; nan if both masks keep all or nothing.
 
     Source: Cohen 1960.
     """
@@ -85,9 +96,9 @@ def kappa(a: Mask, b: Mask) -> float:
 
 def joint_jaccard(masks: Iterable[Mask]) -> float:
     """Share of the entries kept by any of several masks that all of them keep; nan if all are empty."""
-    masks = _alike(dict(enumerate(masks)))
-    shared, either = reduce(and_, masks), reduce(or_, masks)
-    return float(ratio(_kept(shared), _kept(either)))
+    tensors = _alike(dict(enumerate(masks)))
+    intersection, union_of_all = reduce(and_, tensors), reduce(or_, tensors)
+    return float(ratio(_kept(intersection), _kept(union_of_all)))
 
 
 def expected_jaccard(a: Mask, b: Mask, *, within_layers: bool = False) -> float:
@@ -98,9 +109,8 @@ def expected_jaccard(a: Mask, b: Mask, *, within_layers: bool = False) -> float:
         within_layers: Whether every layer, along the first axis, keeps its number of entries.
 
     Returns:
-        The mean over the exact distribution of the shared entries, hypergeometric or, within layers, a sum of
-        independent hypergeometrics, one a layer; nan if both masks are empty. Counts further than 40 standard
-        deviations and 400 entries from the mean, less likely than any float64, are left out.
+        The mean over the exact distribution of the number of shared entries (see `chance_overlap`): hypergeometric
+        or, within layers, a sum of independent hypergeometric numbers. Nan if both masks are empty.
     """
     return float(_chance_of(a, b, within_layers, shared=0).jaccard[0])
 
@@ -112,8 +122,8 @@ def chance_test(a: Mask, b: Mask, *, within_layers: bool = False) -> ChanceTest:
         a, b, within_layers: As for `expected_jaccard`.
 
     Returns:
-        Shared entries, their expectation, and p. Within layers of thousands of kept entries, where the convolution
-        goes through the Fourier transform, p has an absolute error of up to about 1e-13.
+        The number of shared entries, its expectation, and p. Within layers of thousands of kept entries, p has an
+        absolute error of up to about 1e-13, from the Fourier transform.
 
     Source: the hypergeometric test, Fisher 1935.
     """
@@ -123,20 +133,36 @@ def chance_test(a: Mask, b: Mask, *, within_layers: bool = False) -> ChanceTest:
 
 
 def adjusted_jaccard(a: Mask, b: Mask, *, within_layers: bool = False) -> float:
-    """Jaccard beyond chance: 0 on average for random masks of these sizes, 1 for equal masks, below 0 if less.
+    """Jaccard index beyond chance: 0 on average for random masks of these sizes, 1 for equal masks.
+
+    Args:
+        a, b, within_layers: As for `expected_jaccard`.
 
     Returns:
-        (J - E[J]) / (1 - E[J]); nan where `expected_jaccard` is 1 or nan, since masks of these sizes cannot differ.
+        (J - E[J]) / (1 - E[J]), below 0 if the masks share less than random ones; nan where `expected_jaccard` is 1
+        or nan, since masks of these sizes cannot differ.
+
+    Raises:
+        ValueError: As `jaccard`.
 
     Source: the form of Hubert and Arabie 1985, equation 4.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> import torch
+        >>> own = torch.arange(144).reshape(12, 12) < 100
+        >>> xs.adjusted_jaccard(own, own)
+        1.0
+        >>> abs(xs.adjusted_jaccard(own, xs.random_mask(own, seed=0))) < 0.2
+        True
     """
     return float(_adjusted(jaccard(a, b), expected_jaccard(a, b, within_layers=within_layers)))
 
 
 def by_layer(a: Mask, b: Mask, measure: Callable[[Mask, Mask], float] = jaccard) -> Float64[Tensor, " layers"]:
     """A measure of overlap in each layer, along the first axis."""
-    _layered(*_alike({"a": a, "b": b}))
-    return torch.tensor([measure(one, other) for one, other in zip(a, b, strict=True)], dtype=torch.float64)
+    _check_layered(_alike({"a": a, "b": b}))
+    return torch.tensor([measure(*layers) for layers in zip(a, b, strict=True)], dtype=torch.float64)
 
 
 def compare(
@@ -146,8 +172,8 @@ def compare(
 
     Args:
         masks: Name → mask; a name may be a tuple.
-        measures: Columns to give: "jaccard", "matching", "overlap" (the coefficient), "kappa"; "expected" and
-            "adjusted" (Jaccard), "p" (of `chance_test`); the same three within layers as "expected_within",
+        measures: Columns of the result: "jaccard", "matching", "overlap" (the coefficient), "kappa"; "expected" and
+            "adjusted" (Jaccard), "p" (of `chance_test`); the last three within layers as "expected_within",
             "adjusted_within", "p_within".
 
     Returns:
@@ -159,7 +185,7 @@ def compare(
     for measure in measures:
         one_of("measures", measure, [*_MEASURES, *_CHANCE])
     if len(masks) < 2:
-        raise ValueError(f"masks: {len(masks)} of them make no pair; at least two would be right")
+        raise invalid("masks", "at least two masks", len(masks))
     tensors = _alike(masks)
     pairs = np.array(list(combinations(range(len(tensors)), 2))).T
     counts = _pair_counts(tensors, pairs)
@@ -173,8 +199,7 @@ def compare(
 
 def survival(masks: Iterable[Bool[Tensor, "layers heads"]]) -> Float64[Tensor, "layers heads"]:
     """Share of the masks that keep each head."""
-    masks = _alike(dict(enumerate(masks)))
-    return torch.stack(masks).double().mean(dim=0)
+    return torch.stack(_alike(dict(enumerate(masks)))).double().mean(dim=0)
 
 
 def never_used(masks: Iterable[Bool[Tensor, "layers heads"]]) -> Int64[Tensor, " layers"]:
@@ -182,26 +207,26 @@ def never_used(masks: Iterable[Bool[Tensor, "layers heads"]]) -> Int64[Tensor, "
     return (~union(masks)).sum(dim=1)
 
 
-# Each takes numbers: of all entries, kept by a, kept by b, and kept by both.
-def _jaccard(size: Any, a: Any, b: Any, both: Any) -> np.ndarray:
-    return ratio(both, a + b - both)
+# Each takes four numbers of entries: all, those kept by a, those kept by b, and those kept by both.
+def _jaccard(size: Number, a: Number, b: Number, shared: Number) -> np.ndarray:
+    return ratio(shared, a + b - shared)
 
 
-def _matching(size: Any, a: Any, b: Any, both: Any) -> np.ndarray:
-    return ratio(size - a - b + 2 * both, size)
+def _matching(size: Number, a: Number, b: Number, shared: Number) -> np.ndarray:
+    return ratio(size - a - b + 2 * shared, size)
 
 
-def _overlap(size: Any, a: Any, b: Any, both: Any) -> np.ndarray:
-    return ratio(both, np.minimum(a, b))
+def _overlap(size: Number, a: Number, b: Number, shared: Number) -> np.ndarray:
+    return ratio(shared, np.minimum(a, b))
 
 
-def _kappa(size: Any, a: Any, b: Any, both: Any) -> np.ndarray:
+def _kappa(size: Number, a: Number, b: Number, shared: Number) -> np.ndarray:
     by_chance = a * b + (size - a) * (size - b)  # in integers, so that a chance of 1 is met exactly
-    return ratio(size * (size - a - b + 2 * both) - by_chance, size * size - by_chance)
+    return ratio(size * (size - a - b + 2 * shared) - by_chance, size * size - by_chance)
 
 
-def _adjusted(found: Any, expected: Any) -> np.ndarray:
-    return ratio(np.subtract(found, expected), np.subtract(1, expected))
+def _adjusted(observed: Any, expected: Any) -> np.ndarray:
+    return ratio(np.subtract(observed, expected), np.subtract(1, expected))
 
 
 _MEASURES = {"jaccard": _jaccard, "matching": _matching, "overlap": _overlap, "kappa": _kappa}
@@ -211,23 +236,20 @@ _CHANCE = {f"{name}{suffix}": suffix != "" for suffix in ("", "_within") for nam
 def _alike(masks: Mapping[Any, Tensor]) -> list[Tensor]:
     """The masks, if they are boolean and of one shape."""
     if not masks:
-        raise ValueError("masks: there are none; at least one would be right")
-    first = next(iter(masks.values()))
+        raise invalid("masks", "at least one mask", "none")
     for name, mask in masks.items():
         if not isinstance(mask, Tensor):
-            raise ValueError(f"mask {name!r}: is a {type(mask).__name__}; a tensor would be right (see mask_overlap)")
+            raise invalid(f"mask {name!r}", "a tensor", f"a {type(mask).__name__}", "see mask_overlap for weights")
         if mask.dtype != torch.bool:
-            raise ValueError(f"mask {name!r}: is of {mask.dtype}; torch.bool would be right")
-        if mask.shape != first.shape:
-            found, right = tuple(mask.shape), tuple(first.shape)
-            raise ValueError(f"mask {name!r}: of shape {found}; {right}, like the first mask, would be right")
+            raise invalid(f"mask {name!r}", "torch.bool", mask.dtype)
+        if mask.shape != (first := next(iter(masks.values()))).shape:
+            raise invalid(f"mask {name!r}", f"the shape of the first mask, {tuple(first.shape)}", tuple(mask.shape))
     return list(masks.values())
 
 
-def _layered(*masks: Tensor) -> None:
+def _check_layered(masks: Sequence[Tensor]) -> None:
     if masks[0].ndim < 2:
-        shape = tuple(masks[0].shape)
-        raise ValueError(f"masks: of shape {shape}, without layers; masks (layers, heads) would be right")
+        raise invalid("masks", "layers, as in (layers, heads)", f"shape {tuple(masks[0].shape)}")
 
 
 def _kept(mask: Tensor) -> int:
@@ -241,7 +263,7 @@ def _counts(a: Tensor, b: Tensor) -> tuple[int, int, int, int]:
 
 
 def _chance_of(a: Tensor, b: Tensor, within: bool, shared: int) -> Chance:
-    """Of one pair of masks."""
+    """What chance gives for one pair of masks."""
     masks = _alike({"a": a, "b": b})
     kept = _kept_in_strata(masks, within)
     return chance_overlap(a.numel() // max(kept.shape[1], 1), kept[:1], kept[1:], np.array([shared]))
@@ -251,12 +273,12 @@ def _kept_in_strata(masks: Sequence[Tensor], within: bool) -> Int64[np.ndarray, 
     """Number of kept entries per layer or, unless within layers, in all."""
     if not within:
         return np.array([[_kept(mask)] for mask in masks])
-    _layered(*masks)
+    _check_layered(masks)
     return np.array([[_kept(layer) for layer in mask] for mask in masks])
 
 
 def _pair_counts(masks: Sequence[Tensor], pairs: np.ndarray) -> tuple[np.ndarray, ...]:
-    """As `_counts`, for all pairs at once: the shared entries are a matrix product."""
+    """What `_counts` gives, for all pairs at once: the shared entries are a matrix product."""
     shared = np.zeros((len(masks), len(masks)), dtype=np.int64)
     flat = [mask.reshape(-1) for mask in masks]
     for start in range(0, len(flat[0]), _BLOCK):
@@ -270,9 +292,9 @@ def _pair_counts(masks: Sequence[Tensor], pairs: np.ndarray) -> tuple[np.ndarray
 def _chance_columns(
     masks: Sequence[Tensor], pairs: np.ndarray, counts: tuple[np.ndarray, ...], within: bool
 ) -> dict[str, np.ndarray]:
-    """Expected and adjusted Jaccard and p of every pair."""
+    """Expected and adjusted Jaccard index, and p, of every pair."""
     kept = _kept_in_strata(masks, within)
     chance = chance_overlap(masks[0].numel() // max(kept.shape[1], 1), kept[pairs[0]], kept[pairs[1]], counts[3])
     adjusted = _adjusted(_jaccard(*counts), chance.jaccard)
-    found = {"expected": chance.jaccard, "adjusted": adjusted, "p": chance.p}
-    return {f"{name}{'_within' * within}": column for name, column in found.items()}
+    columns = {"expected": chance.jaccard, "adjusted": adjusted, "p": chance.p}
+    return {f"{name}{'_within' * within}": column for name, column in columns.items()}

@@ -3,41 +3,53 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from xsub_utils._internal.validation import invalid
 
 
-def token_overlap(texts_a: Sequence[str], texts_b: Sequence[str], tokenizer) -> float:
-    """Share of the sub-words of a sentence that its translation has too, mean over sentences.
+def token_overlap(texts_a: Sequence[str], texts_b: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> float:
+    """Share of a sentence's sub-words that its translation has too, as a mean over the sentences.
 
     Args:
         texts_a: Sentences in one language.
-        texts_b: The same sentences in another, in the same order.
-        tokenizer: A transformers tokenizer; its special tokens do not count, the unknown one included, which would
-            otherwise be shared by any two scripts that the vocabulary lacks.
+        texts_b: The same sentences in another language, in the same order.
+        tokenizer: A transformers tokenizer. Its special tokens do not count; neither does the unknown token, which
+            any two scripts would share that the vocabulary lacks.
 
     Returns:
         Mean over sentences of |T_a ∩ T_b| / |T_b| in [0, 1], where T is the set of sub-words; not symmetric. Sentences
-        of b without any sub-word are left out; nan if none is left.
+        of b without any sub-word are left out; nan if no sentence is left.
 
     Raises:
-        ValueError: If there are not as many sentences on both sides.
+        ValueError: If the two languages have different numbers of sentences.
 
     Source: Belitsky et al. 2024, token overlap, without their special tokens.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> _, tokenizer = xs.load_encoder("minibabel-base", "text")
+        >>> task = xs.load_task("parallel", ["qaa", "qab"], sizes={"test": 20})
+        >>> qaa, qab = (task.examples("test", code)["text"].tolist() for code in task.languages)
+        >>> xs.token_overlap(qaa, qaa, tokenizer)
+        1.0
+        >>> 0 < xs.token_overlap(qaa, qab, tokenizer) < 1
+        True
     """
     if len(texts_a) != len(texts_b):
-        raise ValueError(
-            f"texts_a has {len(texts_a)} sentences and texts_b {len(texts_b)}; the i-th of both have to be translations"
-        )
+        sizes = f"{len(texts_a)} and {len(texts_b)}"
+        raise invalid("texts_a, texts_b", "as many sentences of both, the i-th a translation of the i-th", sizes)
     pairs = zip(_subwords(texts_a, tokenizer), _subwords(texts_b, tokenizer), strict=True)
     shares = [len(a & b) / len(b) for a, b in pairs if b]
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def vocabulary_jaccard(texts_a: Iterable[str], texts_b: Iterable[str], tokenizer) -> float:
+def vocabulary_jaccard(texts_a: Iterable[str], texts_b: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> float:
     """Share of the sub-words used in either language that both use.
 
     Args:
         texts_a: Any texts in one language. More text uses more sub-words: compare languages on parallel texts.
-        texts_b: Any texts in another.
+        texts_b: Any texts in another language.
         tokenizer: As in `token_overlap`.
 
     Returns:
@@ -49,7 +61,7 @@ def vocabulary_jaccard(texts_a: Iterable[str], texts_b: Iterable[str], tokenizer
     return len(a & b) / len(a | b) if a | b else float("nan")
 
 
-def _subwords(texts: Iterable[str], tokenizer) -> list[set[int]]:
+def _subwords(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[set[int]]:
     """Distinct ordinary token ids of every text."""
     special = set(tokenizer.all_special_ids)
     texts = list(texts)

@@ -9,34 +9,23 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from xsub_utils._internal.validation import one_of
-from xsub_utils.evaluation.scores import forward, reads_first_token_only, split_labels
+from xsub_utils._internal.validation import invalid
+from xsub_utils.evaluation.forward import forward, predicted_labels, split_labels
 from xsub_utils.heads.gates import head_gates
-from xsub_utils.heads.removal import remove_heads
-from xsub_utils.models.architectures import REMOVABLE, head_shape
+from xsub_utils.heads.removal import removal_keeps_weights_single, remove_heads
+from xsub_utils.models.architecture_table import TABLE
+from xsub_utils.models.architectures import head_shape, reads_first_token_only
 from xsub_utils.models.batches import IGNORED
 
 Batch = Mapping[str, Tensor]
 States = Float[Tensor, "examples tokens features"]
 Gates = Shaped[Tensor, "layers heads"]  # a mask, or factors
-
-# Paths of the embeddings and of the layers in the base model: encoders whose embeddings enter the first layer as
-# they are, and whose layers need nothing of each other but the states.
-_BERT = ("embeddings", "encoder.layer")
-_PLACES = {
-    "bert": _BERT,
-    "camembert": _BERT,
-    "distilbert": ("embeddings", "transformer.layer"),
-    "modernbert": ("embeddings", "layers"),
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "xlm-roberta-xl": _BERT,
-}
 
 _MASK_PER_QUERY = ("eager", "sdpa")  # attention whose masks have a row per query
 
@@ -46,39 +35,37 @@ class CutModel:
 
     Args:
         model: A transformers encoder, with a task head if it is to `run`; left as it was.
-        gates: Head mask or gates; None leaves the model whole.
+        gates: Head mask or gates; None is the full model.
 
     Raises:
         ValueError: If the architecture is not supported or the gates do not fit.
     """
 
     def __init__(self, model: nn.Module, gates: Gates | None):
-        model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-        self._paths = _PLACES[one_of("model", model_type, _PLACES)]
+        self._paths = _paths(model)
         self.model = _sharing_copy(model)
         self._in_force = ExitStack()
-        if gates is not None and self._can_lose(gates, model_type):
+        if gates is not None and self._can_lose(gates):
             self.model = remove_heads(self.model, gates.bool(), share=True)  # computes the same, in less time
         elif gates is not None:
             self._in_force.enter_context(head_gates(self.model, gates))
-        self.embeddings, layers = map(self.model.base_model.get_submodule, self._paths)
-        self.layers = list(layers)
+        self.base = _base(self.model)
+        self.embeddings, layers = map(self.base.get_submodule, self._paths)
+        self.layers = list(cast(nn.ModuleList, layers))
         self._first_only = reads_first_token_only(self.model)
         self._end_layers = [*self.layers[:-1], self._last_layer()]
 
-    def _can_lose(self, gates: Gates, model_type: str) -> bool:
+    def _can_lose(self, gates: Gates) -> bool:
         """Whether the gates only keep or prune, and no other gates are in force that the heads would take along."""
         hooks = any(module._forward_pre_hooks for module in self.model.modules())
-        fit = model_type in REMOVABLE and gates.shape == head_shape(self.model)
-        return fit and not hooks and bool((gates == gates.bool()).all())
+        whole_heads = gates.shape == head_shape(self.model) and bool((gates == gates.bool()).all())
+        return whole_heads and not hooks and removal_keeps_weights_single(self.model, gates.bool())
 
     def check(self, level: int) -> None:
         """Raises a ValueError unless the model has such a level."""
         if not 0 <= level <= len(self.layers):
-            raise ValueError(
-                f"level={level}: {type(self.model).__name__} has {len(self.layers)} layers; "
-                f"0 (embeddings) to {len(self.layers)} would be right"
-            )
+            last = len(self.layers)
+            raise invalid("level", f"0 (embeddings) to {last}, as {type(self.model).__name__} has {last} layers", level)
 
     @torch.no_grad()
     def read(self, batch: Batch, levels: Collection[int]) -> dict[int, States]:
@@ -89,7 +76,7 @@ class CutModel:
             for level in levels:
                 module = self.layers[level - 1] if level else self.embeddings
                 hooks.enter_context(module.register_forward_hook(partial(_note, found, level)))
-            self.model.base_model(**split_labels(self.model, batch)[1])
+            self.base(**split_labels(self.model, batch)[1])
         return found
 
     def tokens_read(self, level: int) -> int | None:
@@ -102,8 +89,8 @@ class CutModel:
         Raises:
             ValueError: If the model has no task head, or the batch no labels of its classes.
         """
-        if self.model.base_model is self.model:
-            raise ValueError(f"end: {type(self.model).__name__} has no task head; a model for a task would be right")
+        if self.base is self.model:
+            raise invalid("end", "a model with a task head", type(self.model).__name__)
         left = self._end_layers[level:]
         self._assemble(_Given(states.to(next(self.model.parameters()))), left)
         labels, logits = forward(self.model, batch) if left else _run_head(self.model, batch, states.shape[1])
@@ -112,16 +99,44 @@ class CutModel:
 
     def _last_layer(self) -> nn.Module:
         """The last layer, spared what a classifier that reads the first token alone never reads."""
-        spared = self._first_only and self.model.config._attn_implementation in _MASK_PER_QUERY
-        if not spared or not hasattr(self.layers[-1].attention.self, "query"):  # no head is left there
-            return self.layers[-1]
-        layer = _sharing_copy(self.layers[-1])
+        last: Any = self.layers[-1]
+        spared = self._first_only and cast(Any, self.model).config._attn_implementation in _MASK_PER_QUERY
+        if not spared or not hasattr(last.attention.self, "query"):  # no head is left there
+            return last
+        layer = _sharing_copy(last)
         layer.attention.self = _FirstQuery(layer.attention.self)
         return layer
 
     def _assemble(self, embeddings: nn.Module, layers: list[nn.Module]) -> None:
         for path, part in zip(self._paths, (embeddings, nn.ModuleList(layers)), strict=True):
-            self.model.base_model.set_submodule(path, part)
+            self.base.set_submodule(path, part)
+
+
+def _paths(model: nn.Module) -> tuple[str, str]:
+    """Paths, in the base model, of the module whose output enters the first layer and of the list of layers.
+
+    Raises:
+        ValueError: If the table knows none, or which layer attends in which way is decided by its place in the list.
+    """
+    stitchable = ", ".join(sorted(name for name, known in TABLE.items() if known.inputs))
+    expected = f"a model whose layers need nothing of each other but their states ({stitchable})"
+    config = getattr(model, "config", None)
+    architecture = TABLE.get(model_type := getattr(config, "model_type", type(model).__name__))
+    if architecture is None or not architecture.inputs:
+        raise invalid("model", expected, model_type, "stitch one of those, or register_architecture with `inputs`")
+    layers, number = architecture.encoder.layer.rsplit(".", 1)
+    if number != "{}":
+        raise invalid("model", "layers in one list", architecture.encoder.layer, "such a model cannot be cut")
+    modules = dict(_base(model).named_modules())
+    for path in (layers, architecture.inputs[0]):
+        if path not in modules:
+            remedy = f"if the paths are wrong, register_architecture({model_type!r}, …, replace=True) corrects them"
+            raise invalid("model", f"a {model_type} model with {path}", type(model).__name__, remedy)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if len(kinds) > 1 and not hasattr(modules[f"{layers}.0"], "attention_type"):
+        mixed = f"{model_type} with {' and '.join(sorted(kinds))} by the number of the layer"
+        raise invalid("model", "layers that attend in one way, or know in which", mixed, "such a model cannot be cut")
+    return [path for path in architecture.inputs if path in modules][-1], layers
 
 
 class StateCache:
@@ -143,7 +158,7 @@ class StateCache:
 
     def __init__(self, max_bytes: int = 2**30, levels: Iterable[int] = ()):
         if max_bytes < 0:
-            raise ValueError(f"max_bytes={max_bytes}: no room can be negative; 0 or more would be right")
+            raise invalid("max_bytes", "0 or more", max_bytes)
         self.max_bytes, self.bytes, self._full = max_bytes, 0, max_bytes == 0
         self._levels = frozenset(levels)
         self._models: dict[tuple, CutModel] = {}
@@ -228,26 +243,33 @@ class _FirstQuery(nn.Module):
         self.attention = attention
 
     def forward(self, states: Tensor, attention_mask: Tensor | None = None, **_options: object) -> tuple[Tensor, None]:
-        whole = self.attention
-        projections = ((whole.query, states[:, :1]), (whole.key, states), (whole.value, states))
-        heads = [
-            part(what).unflatten(-1, (-1, whole.attention_head_size)).transpose(1, 2) for part, what in projections
-        ]
+        full: Any = self.attention
+        projections = ((full.query, states[:, :1]), (full.key, states), (full.value, states))
+        query, key, value = (
+            project(of).unflatten(-1, (-1, full.attention_head_size)).transpose(1, 2) for project, of in projections
+        )
         mask = None if attention_mask is None else attention_mask[:, :, :1]
-        context = nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+        context = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return context.transpose(1, 2).flatten(2), None
 
 
-def _sharing_copy(model: nn.Module) -> nn.Module:
+def _base(model: nn.Module) -> nn.Module:
+    """The model without its task head."""
+    return cast(nn.Module, getattr(model, "base_model", model))
+
+
+def _sharing_copy(model: Any) -> Any:
     """Modules of its own, in evaluation mode, over the same weights, none of which takes gradients."""
-    shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
+    shared: dict[int, Tensor] = {
+        id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()
+    }
     shared |= {id(buffer): buffer for buffer in model.buffers()}
     return copy.deepcopy(model, shared).eval()
 
 
 def _note(found: dict[int, Tensor], level: int, _module: nn.Module, _inputs: tuple, output: object) -> None:
     """A forward hook."""
-    found[level] = output[0] if isinstance(output, tuple) else output
+    found[level] = cast(Tensor, output[0] if isinstance(output, tuple) else output)
 
 
 def _content(gates: Gates | None) -> tuple | None:
@@ -258,20 +280,21 @@ def _content(gates: Gates | None) -> tuple | None:
 def _run_head(model: nn.Module, batch: Batch, tokens: int) -> tuple[Tensor, Tensor]:
     """Labels, and logits from the first tokens, without any layer, which `forward` would ask for."""
     if "labels" not in batch:
-        raise ValueError(f"batches must hold 'labels' to be scored, got only {sorted(batch)}")
+        raise invalid("batches", "dicts that hold 'labels'", f"only {sorted(batch)}")
     labels, inputs = split_labels(model, batch)
-    return labels, model(**{name: values[:, :tokens] for name, values in inputs.items()}).logits
+    logits = model(**{name: values[:, :tokens] for name, values in inputs.items()}).logits
+    return predicted_labels(model, cast(Tensor, labels)), logits
 
 
 def _check_classes(labels: Tensor, logits: Tensor) -> None:
     if labels.shape != logits.shape[:-1] or labels.is_floating_point():
-        raise ValueError(
-            f"batches: labels of shape {tuple(labels.shape)} and {labels.dtype} do not fit the logits of the end "
-            f"model, of shape {tuple(logits.shape)}; batches of the end model's task would be right"
+        raise invalid(
+            "batches",
+            f"labels that fit the logits of the end model, of shape {tuple(logits.shape)}",
+            f"those of shape {tuple(labels.shape)} and {labels.dtype}",
+            "take batches of the end model's task",
         )
     wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= logits.shape[-1])]
     if len(wrong):
-        raise ValueError(
-            f"batches: a label is {int(wrong[0])}, but the end model has {logits.shape[-1]} classes; batches "
-            "of the end model's task would be right"
-        )
+        classes = f"labels of the {logits.shape[-1]} classes of the end model"
+        raise invalid("batches", classes, int(wrong[0]), "take batches of the end model's task")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from xsub_utils._internal.validation import one_of
+from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.evaluation.scores import Batches
 from xsub_utils.models.batches import IGNORED
 from xsub_utils.stitching.halves import Batch, Gates, Pair, StateCache
@@ -28,7 +28,7 @@ class Stitched:
     Attributes:
         level: 0 for the embeddings, l for the output of layer l.
         weight: The linear part.
-        bias: What an affine map adds; None for a linear one.
+        bias: The vector that an affine map adds; None for a linear map.
         losses: Mean training loss of each epoch, in nats, taken before each step.
     """
 
@@ -50,33 +50,65 @@ def stitch(
     level: int,
     front_gates: Gates | None = None,
     end_gates: Gates | None = None,
-    **options,
+    kind: str = "affine",
+    init: str | Stitched = "least_squares",
+    epochs: int = 10,
+    lr: float = 3e-4,
+    seed: int = 0,
+    cache: StateCache | None = None,
 ) -> Stitched:
     """The map that lets the upper layers of one model go on from the lower layers of another.
 
-    The front model's states at the level, mapped, replace the end model's. Only the map is trained, by Adam on
-    the loss of the end model's task, with the learning rate falling along a cosine to 1e-5.
+    The front model's states at the level, mapped, replace those of the end model. Only the map is trained, by Adam on
+    the loss of the end model's task; the learning rate falls along a cosine to 1e-5.
 
     Args:
         front: A transformers encoder, with or without a task head, which does not run.
-        end: A model for the task of the batches. Both have to read the same `input_ids`, so that models of
+        end: A model for the task of the batches. Both models have to read the same `input_ids`, so that models of
             different tokenizers cannot be stitched; their tasks, classes, widths and depths may differ.
-        level: Where: 0 after the embeddings, l after layer l; after the last, only the head is the end's.
         batches: Labelled batches of the end model's task; their order is drawn anew for each epoch.
-        front_gates, end_gates: Head masks or gates; None leaves a model whole.
-        options: `kind`, `init` (also a single map), `epochs`, `lr`, `seed` and `cache`, as for `stitch_fronts`, which
-            trains the maps of several fronts in less time.
+        level: 0 stitches after the embeddings, l after layer l. After the last layer, only the head is the end's.
+        front_gates, end_gates: Head masks or gates; None takes the full model.
+        kind: "affine" or "linear" (without bias).
+        init: "least_squares" (of the end's states on the front's, through the gates, without padding; the shortest of
+            several solutions), "identity", "random" (the map of an untrained layer), or a map to begin with, whose
+            kind then decides.
+        epochs: Passes over the batches; 0 returns the initial map and needs no labels.
+        lr: Learning rate at the start.
+        seed: Seed of the order of the batches, and of a random map.
+        cache: Holds states of models for other calls to use; None makes one of 1 GiB for this call.
 
     Raises:
-        ValueError: As `stitch_fronts`.
+        ValueError: If an option is unknown or out of range, there is nothing to learn from, the labels are not
+            those of the end model, widths differ for "identity", a model is not supported, or training diverges.
 
     Source: Lenc & Vedaldi 2015, section 3; Bansal et al. 2021, section 2; for subnetworks of multilingual
-        encoders Apostolikas et al. 2023, whose map is linear, is fitted to the whole models with padding, and
+        encoders Apostolikas et al. 2023, whose map is linear, is fitted to the full models with padding, and
         sees the batches always in the same order.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> task = xs.load_task("nli", ["qaa"], sizes={"train": 8, "test": 4})
+        >>> model, tokenizer = xs.load_encoder("minibabel-base", "sequence", labels=task.labels)
+        >>> twin = xs.random_twin(model, seed=0)
+        >>> train = xs.make_batches(task.examples("train", "qaa"), tokenizer, task.kind)
+        >>> made = xs.stitch(twin, model, train, level=2, epochs=1)
+        >>> made.weight.shape, len(made.losses)
+        (torch.Size([96, 96]), 1)
     """
-    if isinstance(options.get("init"), Stitched):
-        options["init"] = [options["init"]]
-    return stitch_fronts([(front, front_gates)], end, batches, level=level, end_gates=end_gates, **options)[0]
+    return stitch_fronts(
+        [(front, front_gates)],
+        end,
+        batches,
+        level=level,
+        end_gates=end_gates,
+        kind=kind,
+        init=[init] if isinstance(init, Stitched) else init,
+        epochs=epochs,
+        lr=lr,
+        seed=seed,
+        cache=cache,
+    )[0]
 
 
 def stitch_fronts(
@@ -100,26 +132,16 @@ def stitch_fronts(
 
     Args:
         fronts: Models, each with its head mask or gates, or None.
-        end, level, batches, end_gates: As for `stitch`.
-        kind: "affine" or "linear" (without bias).
-        init: "least_squares" (of the end's states on the front's, through the gates, without padding; the
-            shortest of several solutions), "identity", "random" (the map of an untrained layer), or a map for
-            each front to begin with, whose kind then decides.
-        epochs: Passes over the batches; 0 returns the initial maps, for which labels are not needed.
-        lr: Learning rate at the start.
-        seed: Of the order of the batches, and of random maps.
-        cache: Where to look for, and leave, states of the models; by default one of 1 GiB for this call.
+        end, batches, level, end_gates, kind, epochs, lr, seed, cache: As for `stitch`.
+        init: As for `stitch`, but with a list of maps, one for each front, to begin with.
 
     Raises:
-        ValueError: If an option is unknown or out of range, there is nothing to learn from, the labels are not
-            those of the end model, widths differ for "identity" or between fronts, a model is not supported, or
-            training diverges.
+        ValueError: As `stitch`, and if widths differ between fronts.
     """
     _check_options(kind, init, epochs, lr)
     batches, cache = list(batches), cache or StateCache()
     if not batches or not fronts:
-        name, one = ("fronts", "front") if batches else ("batches", "batch")
-        raise ValueError(f"{name}: there is no {one}; at least one would be right")
+        raise invalid(*(("fronts", "at least one front") if batches else ("batches", "at least one batch")), "none")
     pairs = [Pair(cache.model(*front), cache.model(end, end_gates), level, cache) for front in fronts]
     if isinstance(init, str):
         starts = [_initial(pair, batches, kind, init, seed) for pair in pairs]
@@ -133,14 +155,11 @@ def stitch_fronts(
 
 def _given(starts: Sequence[Stitched], pairs: Sequence[Pair], batch: Batch, level: int) -> list[Stitched]:
     """Maps to begin with, once they are known to fit."""
-    found = {(start.level, *start.weight.shape, start.bias is None) for start in starts}
-    states = (pairs[0].cache.states(model, batch, level) for model in (pairs[0].end, pairs[0].front))
-    widths = tuple(one.shape[-1] for one in states)
-    if len(starts) != len(pairs) or len(found) > 1 or next(iter(found))[:3] != (level, *widths):
-        raise ValueError(
-            f"init: {len(starts)} maps of (level, end, front, whether linear) {sorted(found)}; for each of the "
-            f"{len(pairs)} fronts one of {(level, *widths)}, all of them linear or affine, would be right"
-        )
+    kinds = {(start.level, *start.weight.shape, start.bias is None) for start in starts}
+    widths = tuple(pairs[0].cache.states(model, batch, level).shape[-1] for model in (pairs[0].end, pairs[0].front))
+    if len(starts) != len(pairs) or len(kinds) > 1 or next(iter(kinds))[:3] != (level, *widths):
+        expected = f"for each of {len(pairs)} fronts a map of level, end, front {(level, *widths)}, all of one kind"
+        raise invalid("init", expected, f"{len(starts)} maps of level, end, front, linear {sorted(kinds)}")
     return list(starts)
 
 
@@ -155,10 +174,8 @@ def _initial(pair: Pair, batches: Sequence[Batch], kind: str, init: str, seed: i
     elif ins == outs:
         weight = torch.eye(ins)
     else:
-        raise ValueError(
-            f"init='identity': the states of the front have {ins} features, those of the end {outs}; "
-            "'least_squares' or 'random' would be right"
-        )
+        expected = f"'least_squares' or 'random' from {ins} features of the front to {outs} of the end"
+        raise invalid("init", expected, "'identity'")
     dtype = torch.promote_types(y.dtype, torch.float32)  # steps of Adam are too small for half precision
     weight, bias = (part.to(y.device, dtype) for part in (weight, bias))
     return Stitched(pair.level, weight, bias if kind == "affine" else None)
@@ -166,13 +183,13 @@ def _initial(pair: Pair, batches: Sequence[Batch], kind: str, init: str, seed: i
 
 def _least_squares(pairs: Iterable[tuple[Tensor, Tensor]], affine: bool) -> tuple[Tensor, Tensor]:
     """Weight and bias of the regression of y on x, of least norm, from the normal equations."""
-    count, sum_x, sum_y, xx, xy = 0, 0, 0, 0, 0
+    count, sums = 0, [torch.zeros(()).double()] * 4
     for x, y in pairs:
         count += len(x)
-        sum_x, sum_y = sum_x + x.sum(0), sum_y + y.sum(0)
-        xx, xy = xx + x.T @ x, xy + x.T @ y
+        sums = [total + more for total, more in zip(sums, (x.sum(0), y.sum(0), x.T @ x, x.T @ y), strict=True)]
     if not count:
-        raise ValueError("batches: attention_mask is 0 for all tokens; at least one token would be right")
+        raise invalid("batches", "at least one token", "an attention_mask that is 0 for all")
+    sum_x, sum_y, xx, xy = sums
     if not affine:
         return _solve(xx, xy).T, torch.zeros_like(sum_y)
     weight = _solve(xx - sum_x.outer(sum_x) / count, xy - sum_x.outer(sum_y) / count).T
@@ -180,7 +197,7 @@ def _least_squares(pairs: Iterable[tuple[Tensor, Tensor]], affine: bool) -> tupl
 
 
 def _solve(xx: Float[Tensor, "front front"], xy: Float[Tensor, "front end"]) -> Float[Tensor, "front end"]:
-    """Directions in which the front does not vary are mapped to 0, not to their rounding error's multiple."""
+    """Map of least norm. Directions in which the front does not vary are mapped to 0, not to a multiple of rounding."""
     return torch.linalg.pinv(xx, rtol=_RANK, hermitian=True) @ xy
 
 
@@ -193,7 +210,7 @@ def _train(
     """All maps at once: one tensor holds them, and Adam treats its entries one by one."""
     batches = [batch for batch in batches if (batch.get("labels", torch.zeros(1)) != IGNORED).any()]
     if not batches:
-        raise ValueError("batches: every label is -100, there is nothing to learn; epochs=0 needs no labels")
+        raise invalid("batches", "labels to learn from", "-100 everywhere", "epochs=0 needs no labels")
     weight, bias = _stacked(starts)
     steps = epochs * len(batches)
     optimizer = torch.optim.Adam([part for part in (weight, bias) if part is not None], lr)
@@ -207,41 +224,43 @@ def _train(
         optimizer.step()
         schedule.step()
     means = torch.stack(losses).double().view(epochs, len(batches), -1).mean(1).T.tolist()
-    weight, biases = weight.detach(), [None] * len(pairs) if bias is None else bias.detach().unbind()
-    made = [
-        Stitched(starts[0].level, one.clone(), other, tuple(course))
-        for one, other, course in zip(weight, biases, means, strict=True)
+    weights, biases = weight.detach(), [None] * len(pairs) if bias is None else bias.detach().unbind()
+    trained = [
+        Stitched(starts[0].level, matrix.clone(), vector, tuple(course))
+        for matrix, vector, course in zip(weights, biases, means, strict=True)
     ]
-    for number, one in enumerate(made):
-        if not (all(map(math.isfinite, one.losses)) and one.weight.isfinite().all()):
-            which = f" from front {number}" if len(pairs) > 1 else ""
-            raise ValueError(
-                f"lr={lr}: training{which} diverged, the mean losses of the epochs are {list(one.losses)}; a smaller "
-                "one needed"
-            )
-    return made
+    _check_converged(trained, lr)
+    return trained
+
+
+def _check_converged(trained: Sequence[Stitched], lr: float) -> None:
+    for number, stitched in enumerate(trained):
+        if not (all(map(math.isfinite, stitched.losses)) and stitched.weight.isfinite().all()):
+            front = f" from front {number}" if len(trained) > 1 else ""
+            losses = f"mean losses{front} of the epochs {list(stitched.losses)}"
+            raise invalid("lr", "a rate at which training converges", f"{lr} with {losses}", "take a smaller one")
 
 
 def _stacked(starts: Sequence[Stitched]) -> tuple[Float[Tensor, "fronts end front"], Tensor | None]:
     """Weights and biases of all maps, to be trained."""
     widths = {start.weight.shape[1] for start in starts}
     if len(widths) > 1:
-        raise ValueError(f"fronts: their states have {sorted(widths)} features; one width in a call would be right")
+        raise invalid("fronts", "states of one width in a call", f"{sorted(widths)} features")
     weight = torch.stack([start.weight for start in starts]).requires_grad_()
-    affine = starts[0].bias is not None
-    return weight, torch.stack([start.bias for start in starts]).requires_grad_() if affine else None
+    biases = [start.bias for start in starts if start.bias is not None]
+    return weight, torch.stack(biases).requires_grad_() if biases else None
 
 
 def _losses(
     pairs: Sequence[Pair], batch: Batch, weight: Float[Tensor, "fronts end front"], bias: Tensor | None
 ) -> Float[Tensor, " fronts"]:
-    """Loss through each map: mean over the labels that count."""
+    """Loss through each map: the mean over all labels but -100."""
     states = torch.stack([pair.states(batch) for pair in pairs]).to(weight)
     count, size = states.shape[:2]
     mapped = states.flatten(1, 2) @ weight.mT
     mapped = mapped if bias is None else mapped + bias.unsqueeze(1)
-    several = {name: values.repeat(count, *[1] * (values.ndim - 1)) for name, values in batch.items()}
-    labels, logits = pairs[0].end.run(several, mapped.view(count * size, states.shape[2], -1), pairs[0].level)
+    repeated = {name: values.repeat(count, *[1] * (values.ndim - 1)) for name, values in batch.items()}
+    labels, logits = pairs[0].end.run(repeated, mapped.view(count * size, states.shape[2], -1), pairs[0].level)
     counted = labels != IGNORED
     losses = nn.functional.cross_entropy(logits[counted].float(), labels[counted], reduction="none")
     return losses.view(count, -1).mean(1)
@@ -258,6 +277,6 @@ def _check_options(kind: str, init: str | Sequence[Stitched], epochs: int, lr: f
     if isinstance(init, str):
         one_of("init", init, INITS)
     if epochs < 0:
-        raise ValueError(f"epochs={epochs}: cannot be negative; 0 for the initial map, or more, would be right")
+        raise invalid("epochs", "0 for the initial map, or more", epochs)
     if not lr > 0:
-        raise ValueError(f"lr={lr}: there is no such step; a positive one would be right")
+        raise invalid("lr", "a positive learning rate", lr)

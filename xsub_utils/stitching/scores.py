@@ -22,14 +22,14 @@ def stitched_predictions(
     metric: str = "accuracy",
     cache: StateCache | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Predictions and labels of each batch, as `evaluate.score` takes them.
+    """Predictions and labels of each batch, as `evaluation.scores.score` takes them.
 
     Args:
-        stitched: From `stitch` of these models.
+        stitched: A map that `stitch` made for these models.
         front, end, front_gates, end_gates: As for `stitch`.
         batches: Labelled batches of the end model's task.
-        metric: Decides what a prediction is, see `evaluate.predict`.
-        cache: Where to look for, and leave, states of the front; by default nothing is kept.
+        metric: Decides what a prediction is, as for `predictions`.
+        cache: Holds states of the front for other calls to use; None keeps nothing.
 
     Raises:
         ValueError: As `stitch`.
@@ -47,19 +47,42 @@ def stitched_predictions(
 
 
 def stitched_score(
-    stitched: Stitched, front: nn.Module, end: nn.Module, batches: Batches, *, metric: str = "accuracy", **options
+    stitched: Stitched,
+    front: nn.Module,
+    end: nn.Module,
+    batches: Batches,
+    *,
+    metric: str = "accuracy",
+    front_gates: Gates | None = None,
+    end_gates: Gates | None = None,
+    cache: StateCache | None = None,
 ) -> float:
-    """Score of a stitched model on the end model's task, see `evaluate.evaluate`.
+    """Score of a stitched model on the end model's task.
 
     Args:
-        stitched, front, end, batches: As for `stitched_predictions`.
-        metric: One of `evaluate.METRICS`.
-        options: `front_gates`, `end_gates` and `cache`, as for `stitched_predictions`.
+        stitched, front, end, batches, front_gates, end_gates, cache: As for `stitched_predictions`.
+        metric: A metric of the task, as for `evaluate`.
+
+    Returns:
+        A score as `evaluate` gives it.
 
     Raises:
         ValueError: As `stitch`, and if the metric does not fit the labels.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> task = xs.load_task("nli", ["qaa"], sizes={"train": 8, "test": 8})
+        >>> model, tokenizer = xs.load_encoder("minibabel-base", "sequence", labels=task.labels)
+        >>> train, test = (
+        ...     xs.make_batches(task.examples(split, "qaa"), tokenizer, task.kind) for split in ("train", "test")
+        ... )
+        >>> identity = xs.stitch(model, model, train, level=2, init="identity", epochs=0)
+        >>> xs.stitched_score(identity, model, model, test) == xs.evaluate(model, test)
+        True
     """
-    outputs, labels = stitched_predictions(stitched, front, end, batches, metric=metric, **options)
+    outputs, labels = stitched_predictions(
+        stitched, front, end, batches, front_gates=front_gates, end_gates=end_gates, metric=metric, cache=cache
+    )
     return score(outputs, labels, metric, label_names(end))
 
 
@@ -67,16 +90,23 @@ def relative_accuracy(score: float, *, baseline: float, chance: float | None = N
     """Score of a stitched model relative to that of a baseline, such as the end model under its own gates.
 
     Args:
-        score: Of the stitched model; the higher, the better.
-        baseline: Of the model that it is compared with.
-        chance: Score that needs no model, see `evaluate.chance_level`. Given, it is taken off both, so that a
-            stitched model that knows nothing gets 0.
+        score: Score of the stitched model, of a metric whose higher values are better.
+        baseline: Score of the model that it is compared with.
+        chance: Score that needs no model, see `evaluation.baselines`. It is subtracted from both scores, so that a
+            stitched model that has learnt nothing gets 0. None subtracts nothing.
 
     Returns:
         score / baseline, or (score - chance) / (baseline - chance), which can be below 0. Both can exceed 1.
-        Nan where the baseline is not above 0 or chance.
+        Nan where the baseline is not above chance (or 0).
 
     Source: Apostolikas et al. 2023, relative accuracy, without `chance`.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> round(xs.relative_accuracy(0.6, baseline=0.8), 2)
+        0.75
+        >>> round(xs.relative_accuracy(0.6, baseline=0.8, chance=0.5), 2)
+        0.33
     """
     least = chance or 0.0
     return (score - least) / (baseline - least) if baseline > least else math.nan

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import xsub_utils.study
+from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.study.plots import QUALITATIVE
-from xsub_utils.study.registry import DRAWINGS
+from xsub_utils.study.registry import FIGURES
 
 AS_WRITTEN = {"keep_default_na": False, "na_values": ["nan"]}  # no language is missing because it is called "na"
 UNDRAWN = "-"  # in place of a folder of figures: draw none
@@ -45,19 +46,18 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     """The figure called `name` (such as "02_survival"), drawn from its tidy table.
 
     Raises:
-        ValueError: If no drawing has that name, or the table is empty.
+        ValueError: If no figure has that name, or the table is empty.
     """
     _register_all()
     slug = re.sub(r"^\d+_", "", name)
-    if slug not in DRAWINGS:
-        raise ValueError(f"name={name!r}: no such figure; there are {', '.join(sorted(DRAWINGS))}")
+    one_of("name", slug, sorted(FIGURES))
     if table.empty:
-        raise ValueError(f"table of figure {name!r} is empty: nothing to draw")
+        raise invalid("table", "rows to draw", f"none for figure {name!r}")
     theme()
     state = np.random.get_state()
     np.random.seed(0)  # seaborn jitters points by numpy's global generator
     try:
-        figure = DRAWINGS[slug](table)
+        figure = FIGURES[slug](table)
     finally:
         np.random.set_state(state)
     return _laid_out(figure)

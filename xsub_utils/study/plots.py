@@ -1,24 +1,21 @@
 """What the figures of the notebooks have in common: colours, panels, heat maps, legends."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 SEQUENTIAL, DIVERGING, QUALITATIVE = "cividis", "vlag", "colorblind"
 CHANGE = f"{DIVERGING}_r"  # red is worse
-METRICS = {
-    "accuracy": "accuracy",
-    "f1": "span F1",
-    "token_accuracy": "tagging accuracy",
-    "perplexity": "perplexity",
-    "exact_match": "exact match",
-}
 RANGE = {"errorbar": ("pi", 100)}  # lines: from the lowest to the highest of all seeds
 SPREAD = {"errorbar": "sd"}  # points: ± one standard deviation over all seeds
+LINE: dict[str, Any] = {"color": ".4", "lw": 0.8}  # of a reference, such as 0 or chance
 LEAST_WIDTH = 6.5  # inches; a legend of eight languages needs them
 
 
@@ -33,7 +30,7 @@ def square(table: pd.DataFrame, index: str, columns: str, values: str) -> pd.Dat
     return matrix.reindex(index=in_order(table[index]), columns=in_order(table[columns]))
 
 
-def heat(matrix: pd.DataFrame, ax: Axes, label: str, **kwargs) -> Axes:
+def heat(matrix: pd.DataFrame, ax: Axes, label: str, **kwargs: Any) -> Axes:
     """A matrix of numbers as colours and as two-digit text, with a labelled colour bar."""
     options = {
         "cmap": SEQUENTIAL,
@@ -51,8 +48,10 @@ def heat(matrix: pd.DataFrame, ax: Axes, label: str, **kwargs) -> Axes:
         ax.figure.set_visible(True)
 
 
-def panels(keys: list, columns: int = 4, width: float = 3.0, height: float = 2.8, **kwargs):
-    """A grid of axes, one for each key, the rest hidden: yields the figure and pairs (key, axes)."""
+def panels(
+    keys: list, columns: int = 4, width: float = 3.0, height: float = 2.8, **kwargs: Any
+) -> tuple[Figure, list[tuple[Any, Axes]]]:
+    """A grid of axes, one for each key, the rest hidden: the figure, and pairs (key, axes)."""
     columns = min(columns, len(keys))
     rows = -(-len(keys) // columns)
     size = (max(width * columns, LEAST_WIDTH), height * rows)
@@ -62,7 +61,9 @@ def panels(keys: list, columns: int = 4, width: float = 3.0, height: float = 2.8
     return figure, list(zip(keys, axes.flat, strict=False))
 
 
-def task_panels(table: pd.DataFrame, columns: int = 4, width: float = 2.5, height: float = 2.6, sharey: bool = True):
+def task_panels(
+    table: pd.DataFrame, columns: int = 4, width: float = 2.5, height: float = 2.6, sharey: bool = True
+) -> tuple[Figure, list[tuple[str, pd.DataFrame, Axes]]]:
     """A panel for each task of the table: the figure, and triples (task, its rows, its axes)."""
     figure, axes = panels(in_order(table["task"]), columns, width, height, sharey=sharey)
     return figure, [(task, table[table["task"] == task], ax) for task, ax in axes]
@@ -73,7 +74,7 @@ def mean_and_range(table: pd.DataFrame, by: str, value: str, order: list) -> pd.
     return table.groupby(by)[value].agg(mean="mean", low="min", high="max").reindex(order)
 
 
-def bars(ax: Axes, rows: pd.DataFrame, heights: np.ndarray, color=None, **kwargs) -> None:
+def bars(ax: Axes, rows: pd.DataFrame, heights: np.ndarray, color: Any = None, **kwargs: Any) -> None:
     """Means with their ranges, one under the other; an unknown range draws none, and a mean may lie outside.
 
     Args:
@@ -91,7 +92,8 @@ def bars(ax: Axes, rows: pd.DataFrame, heights: np.ndarray, color=None, **kwargs
 
 def is_first(ax: Axes) -> bool:
     """Whether a panel stands on the left, so that its axis is labelled for the whole row."""
-    return ax.get_subplotspec().is_first_col()
+    place = ax.get_subplotspec()
+    return place is not None and place.is_first_col()
 
 
 def legend_above(figure: Figure, columns: int = 8) -> Figure:
@@ -106,12 +108,12 @@ def legend_above(figure: Figure, columns: int = 8) -> Figure:
 
 def legend_right(figure: Figure) -> Figure:
     """The figure with one legend beside all panels, of every name that one of them has."""
-    found = {}
+    handles: dict[str, Artist] = {}
     for ax in figure.axes:
-        found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
         if legend := ax.get_legend():
             legend.remove()
-    figure.legend(found.values(), found.keys(), loc="outside right center", frameon=False)
+    figure.legend(list(handles.values()), list(handles), loc="outside right center", frameon=False)
     return figure
 
 

@@ -8,14 +8,15 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.figure import Figure
 
-DRAWINGS: dict[str, Callable[[pd.DataFrame], Figure]] = {}
+Draw = Callable[[pd.DataFrame], Figure]
+FIGURES: dict[str, Draw] = {}
 
 
-def drawing(slug: str) -> Callable:
-    """Register the function that draws `<notebook>_<slug>` from its table."""
+def register_figure(slug: str) -> Callable[[Draw], Draw]:
+    """Decorator of the function that draws the figure `<notebook>_<slug>` from its table."""
 
-    def register(function: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Figure]:
-        DRAWINGS[slug] = function
-        return function
+    def register(draw: Draw) -> Draw:
+        FIGURES[slug] = draw
+        return draw
 
     return register

@@ -4,15 +4,16 @@ import shutil
 import tempfile
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from xsub_utils.data.minibabel import examples as minibabel
 from xsub_utils.data.minibabel.languages import LANGUAGES
-from xsub_utils.models.encoders import pretrain_encoder
+from xsub_utils.models.pretraining import pretrain_encoder
 
 STORIES = 12_000  # texts per language
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "layers": 4,
     "heads": 12,
     "width": 96,
@@ -25,7 +26,7 @@ SETTINGS = {
 }
 
 
-def pretrain(out: Path, **changes) -> Path:
+def pretrain(out: Path, **changes: Any) -> Path:
     """Pre-train the shipped encoder into a folder; `changes` replace entries of `SETTINGS`."""
     texts = [text for language in LANGUAGES for text in minibabel.stories(language.code, range(STORIES))]
     return pretrain_encoder(texts, out, **(SETTINGS | changes))

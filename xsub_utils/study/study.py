@@ -1,15 +1,16 @@
 """A study: the plain parameters that decide everything, and the data, encoder and models that follow from them.
 
 Whatever takes time is asked of the artifact store and built there when it is missing, so that any notebook can
-be opened first. The tables of each notebook are made from a `Study` by the functions in `stages`.
+be opened first. The tables of each notebook are made from a `Study` by its module `nb0X_…/tables.py`.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,23 +20,22 @@ from transformers import PreTrainedTokenizerBase
 
 from xsub_utils._internal import store
 from xsub_utils._internal.io import sha256
+from xsub_utils._internal.validation import invalid
 from xsub_utils.data.local import local_files
+from xsub_utils.data.schema import TaskSpec
 from xsub_utils.data.tasks import Task, load_task
+from xsub_utils.evaluation.metrics import Metric, metric_named
 from xsub_utils.evaluation.scores import chance_level, evaluate
 from xsub_utils.models import batches, encoders
+from xsub_utils.study.model_cache import ModelCache
+from xsub_utils.study.own_tasks import PARALLEL, OwnTasks, as_parallel, options_of, parallel_task, specs_of
+from xsub_utils.study.small_encoder import pretrained_on
 from xsub_utils.training import finetune, settings
 
 EVALUATION_BATCH = 100  # examples
-SMALL = {  # the encoder of a study with few texts; with whole words it would look them up and need no attention
-    "layers": 4,
-    "heads": 12,
-    "width": 96,
-    "intermediate": 192,
-    "vocab_size": 2000,
-    "dropout": 0.1,
-    "steps": 300,
-    "lr": 2e-3,
-}
+
+
+MODELS = ModelCache(size=6)  # the only place that holds models
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,26 @@ class Study:
         source: "minibabel", "hub" or "local".
         data: Folder or file of local data, "" otherwise; a folder in it that is named like a task has the
             data of that task.
+        own_tasks: Tasks that are not built in, by name; see `own_tasks.specs_of`.
         encoder: "minibabel-base", a hub id, a local folder, or "pretrain", for MiniBabel and treebanks: a small
             encoder is pre-trained on the training texts of the study's task "mlm".
         preset: Settings of fine-tuning, a key of `settings.PRESETS`.
         epochs: Passes over the training data; 0 leaves the preset's.
         train_size, test_size: Examples per language to train on, and to report scores on.
-        importance_size, validation_size: Examples per language that one subnetwork search takes its importance and its
-            stopping scores from. Each mask seed has others.
-        pool: For how many mask seeds such samples are set aside.
+        importance_size, validation_size: Examples per language that one search for a subnetwork takes the importance of
+            the heads and the scores that end it from. Each mask seed has others.
+        pool: For how many mask seeds such examples are set aside.
         difficulty: MiniBabel's dial; other sources have none.
+
+    Raises:
+        ValueError: If an own task is not described as it should be.
     """
 
     languages: Sequence[str]
+    _: KW_ONLY
     source: str = "minibabel"
     data: str = ""
+    own_tasks: OwnTasks = field(default_factory=dict, hash=False)
     encoder: str = "minibabel-base"
     preset: str = "minibabel"
     epochs: int = 0
@@ -71,12 +77,17 @@ class Study:
     pool: int = 3
     difficulty: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "languages", tuple(self.languages))  # a notebook gives a list
+        specs_of(self.own_tasks, self.source)
 
     def task(self, name: str) -> Task:
         """The task in all languages of the study, with its four disjoint splits."""
         return _task(self, name)
+
+    def metric(self, name: str) -> Metric:
+        """The metric of a task."""
+        return metric_named(self.task(name).metric)
 
     def batches(self, name: str, split: str, language: str, mask_seed: int | None = None) -> list[dict]:
         """Batches of one language and split; a mask seed takes its own part of "importance" and "validation"."""
@@ -91,13 +102,13 @@ class Study:
         return _tokenizer(self.encoder_folder())
 
     def chance(self, name: str) -> float:
-        """Score of the best constant answer on the report split, mean over the languages."""
-        task, splits = self.task(name), (self.batches(name, "test", language) for language in self.languages)
-        return float(np.mean([chance_level([batch["labels"] for batch in some], task.metric) for some in splits]))
+        """Score of the best constant answer on the test split, mean over the languages."""
+        metric, splits = self.metric(name).name, (self.batches(name, "test", language) for language in self.languages)
+        return float(np.mean([chance_level([batch["labels"] for batch in test], metric) for test in splits]))
 
     def score(self, name: str, model: nn.Module, language: str, gates: Tensor | None = None) -> float:
-        """Score of a model, whole or through some heads, on the report split of a language."""
-        return evaluate(model, self.batches(name, "test", language), metric=self.task(name).metric, gates=gates)
+        """Score of a model, in full or through some heads, on the test split of a language."""
+        return evaluate(model, self.batches(name, "test", language), metric=self.metric(name).name, gates=gates)
 
     def course(self, name: str) -> settings.Settings:
         """How models of a task are trained."""
@@ -118,16 +129,11 @@ class Study:
             languages: Languages to train on; by default all of the study, jointly.
         """
         task, encoder, chosen = self.task(name), self.encoder_folder(), self.course(name)
-        key = {
-            "task": task.identity,
-            "encoder": encoder_identity(encoder),
-            "seed": seed,
-            "languages": list(languages or self.languages),
-            "settings": asdict(chosen),
-        }
+        trained_on = list(languages or self.languages)
+        key = training_key(task, encoder, seed=seed, languages=trained_on, settings=chosen)
 
         def build(out: Path) -> None:
-            finetune.finetune(task, encoder, seed=seed, out=out, languages=key["languages"], settings=chosen)
+            finetune.finetune(task, encoder, seed=seed, out=out, languages=trained_on, settings=chosen)
 
         return store.get_or_build("model", key, build, resume=True)
 
@@ -136,9 +142,32 @@ class Study:
         return load_model(self.model_folder(name, seed, languages))
 
 
+def training_key(
+    task: Task, encoder: str, *, seed: int, languages: Sequence[str], settings: settings.Settings, **further: Any
+) -> dict:
+    """What decides a trained model, as the key of its artifact.
+
+    Args:
+        task: Its examples, those to train on among them.
+        encoder: As for `load_encoder`.
+        seed: Of the head and of the order of the data.
+        languages: Trained on.
+        settings: Of the training.
+        further: Whatever else decides it, such as a mask, as plain values.
+    """
+    return {
+        "task": task.identity,
+        "encoder": encoder_identity(encoder),
+        "seed": seed,
+        "languages": list(languages),
+        "settings": asdict(settings),
+        **further,
+    }
+
+
 def collect(stage: Callable[..., pd.DataFrame], study: Study, *values: Iterable) -> pd.DataFrame:
     """One tidy table of a stage for every combination: `collect(scores, study, tasks, seeds)`."""
-    return pd.concat([stage(study, *one) for one in product(*values)], ignore_index=True)
+    return pd.concat([stage(study, *arguments) for arguments in product(*values)], ignore_index=True)
 
 
 def stored_table(kind: str, key: dict, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -147,14 +176,14 @@ def stored_table(kind: str, key: dict, compute: Callable[[], pd.DataFrame]) -> p
     def build(folder: Path) -> None:
         compute().to_parquet(folder / "table.parquet", index=False)
 
-    code = [inspect.getmodule(compute)]
+    module = inspect.getmodule(compute)
+    code = [] if module is None else [module]
     return pd.read_parquet(store.get_or_build(kind, key, build, code=code) / "table.parquet")
 
 
-@lru_cache(maxsize=4)
 def load_model(folder: Path) -> nn.Module:
-    """The model in a folder of `finetune`; the last few stay in memory."""
-    return on_device(finetune.load_finetuned(folder))
+    """The model in a folder of `finetune`; the last few stay in memory, in `MODELS`."""
+    return MODELS.get(folder, lambda: on_device(finetune.load_finetuned(folder)))
 
 
 def on_device(loaded: tuple[nn.Module, object]) -> nn.Module:
@@ -179,6 +208,9 @@ def long(matrix: Tensor, value: str) -> pd.DataFrame:
 
 @lru_cache(maxsize=32)
 def _task(study: Study, name: str) -> Task:
+    own = parallel_task(study.own_tasks)
+    if name == PARALLEL and own is not None:
+        return as_parallel(study.task(own))
     sizes = {
         "train": study.train_size,
         "importance": study.importance_size * study.pool,
@@ -186,8 +218,10 @@ def _task(study: Study, name: str) -> Task:
         "test": study.test_size,
     }
     options = {"difficulty": study.difficulty} if study.source == "minibabel" else {}
+    options |= options_of(study.own_tasks, name, study.source)
     path = Path(study.data, name) if study.data and Path(study.data, name).is_dir() else study.data or None
-    return load_task(name, study.languages, source=study.source, sizes=sizes, path=path, **options)
+    spec: TaskSpec | str = specs_of(study.own_tasks, study.source).get(name, name)
+    return load_task(spec, study.languages, source=study.source, sizes=sizes, path=path, **options)
 
 
 @lru_cache(maxsize=512)
@@ -195,9 +229,8 @@ def _batches(study: Study, name: str, split: str, language: str, mask_seed: int 
     task = study.task(name)
     examples = task.examples(split, language)
     if mask_seed is not None:
-        examples = _slice(
-            examples, {"importance": study.importance_size, "validation": study.validation_size}[split], mask_seed
-        )
+        size = {"importance": study.importance_size, "validation": study.validation_size}[split]
+        examples = _slice(examples, size, mask_seed)
     length = settings.preset(study.preset, task).max_length
     return batches.make_batches(examples, study.tokenizer(), task.kind, batch_size=EVALUATION_BATCH, max_length=length)
 
@@ -206,9 +239,11 @@ def _slice(pool: pd.DataFrame, size: int, mask_seed: int) -> pd.DataFrame:
     """What one mask seed takes from a pool: no two take the same, and all languages the same meanings."""
     order = np.random.default_rng(0).permutation(len(pool))[mask_seed * size : (mask_seed + 1) * size]
     if len(order) < size:
-        raise ValueError(
-            f"mask_seed={mask_seed}: a pool of {len(pool)} examples has {len(pool) // size} samples of {size}, "
-            f"for the seeds from 0; raise pool to {mask_seed + 1} or more"
+        raise invalid(
+            "mask_seed",
+            f"a seed below {len(pool) // size}, for {len(pool)} examples in samples of {size}",
+            mask_seed,
+            f"raise pool to {mask_seed + 1} or more",
         )
     return pool.iloc[np.sort(order)]
 
@@ -225,17 +260,14 @@ def _pretrained(study: Study) -> Path:
     Only where every task is split alike do these leave the held-out texts of the others unseen.
     """
     if study.source != "minibabel" and not _on_treebanks(study):
-        raise ValueError(
-            f"encoder='pretrain' with source={study.source!r}: only treebanks (CoNLL-U files) and MiniBabel are split "
-            "alike for all tasks, so that no held-out text is learned from; a hub id or a folder would be right"
+        raise invalid(
+            "encoder",
+            f"a hub id or a folder for source {study.source!r}",
+            "'pretrain'",
+            "only treebanks (CoNLL-U files) and MiniBabel are split alike for all tasks, so that no held-out text is "
+            "learned from",
         )
-    texts = study.task("mlm").examples("train")["text"].tolist()
-
-    def build(out: Path) -> None:
-        encoders.pretrain_encoder(texts, out, **SMALL)
-
-    key = {"texts": store.digest(texts), "settings": SMALL}
-    return store.get_or_build("encoder", key, build)
+    return pretrained_on(study.task("mlm").examples("train")["text"].tolist())
 
 
 def _on_treebanks(study: Study) -> bool:

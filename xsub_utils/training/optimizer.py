@@ -6,11 +6,13 @@ with moments and a count of steps of its own; in a step of a language it is eith
 has the AdamW of its own languages' batches; learning rate and clipping are those of the whole course.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xsub_utils._internal.validation import invalid
 from xsub_utils.weights.masks import WeightMask
 
 _MOST = 62  # languages, each a bit of a number
@@ -19,7 +21,7 @@ _MOST = 62  # languages, each a bit of a number
 class Piece:
     """Weights of one parameter that the same languages update, as a vector."""
 
-    def __init__(self, languages: frozenset[str], parameter: nn.Parameter, index: Tensor):
+    def __init__(self, languages: frozenset[str], parameter: nn.Parameter, index: Tensor) -> None:
         self.languages, self.parameter, self.index = languages, parameter, index
         self.values = nn.Parameter(self._gathered(parameter))
 
@@ -41,12 +43,12 @@ class Piece:
 class SubnetworkAdamW(torch.optim.AdamW):
     """AdamW over whole parameters and pieces; `language` says whose batch the gradients are of."""
 
-    def __init__(self, groups: list[dict], pieces: Sequence[Piece], **options):
+    def __init__(self, groups: list[dict[str, Any]], pieces: Sequence[Piece], **options: Any) -> None:
         super().__init__(groups, **options)
         self.pieces, self.language = pieces, ""
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; pieces of other languages have no gradient, and AdamW passes over what has none."""
         active = [piece for piece in self.pieces if self.language in piece.languages]
         for piece in active:
@@ -63,23 +65,23 @@ def in_pieces(
     """What an optimiser updates: parameters of which all languages update everything, and pieces of the others.
 
     Args:
-        parameters: Name → parameter.
-        masks: Language → which weights it updates; of parameters that are not named, all.
+        parameters: Name -> parameter.
+        masks: Language -> which weights it updates; of parameters that are not named, all.
 
     Raises:
         ValueError: If there are more than 62 languages.
     """
     if len(masks) > _MOST:
-        raise ValueError(f"masks: of {len(masks)} languages; at most {_MOST} can be told apart")
-    whole: list[nn.Parameter] = []
+        raise invalid("masks", f"masks of at most {_MOST} languages", f"{len(masks)}", "train on fewer at a time")
+    undivided: list[nn.Parameter] = []
     pieces: list[Piece] = []
     for name, parameter in parameters.items():
         given = {language: mask[name] for language, mask in masks.items() if name in mask}
         if all(mask.all() for mask in given.values()):
-            whole.append(parameter)
+            undivided.append(parameter)
         else:
             pieces += _divided(parameter, [given.get(language) for language in masks], list(masks))
-    return whole, pieces
+    return undivided, pieces
 
 
 def _divided(parameter: nn.Parameter, masks: Sequence[Tensor | None], languages: Sequence[str]) -> Iterator[Piece]:
@@ -89,7 +91,7 @@ def _divided(parameter: nn.Parameter, masks: Sequence[Tensor | None], languages:
         code += 1 << number if mask is None else mask.reshape(-1).to(code) << number
     order = code.argsort(stable=True)
     codes, counts = torch.unique_consecutive(code[order], return_counts=True)
-    for one, index in zip(codes.tolist(), order.split(counts.tolist()), strict=True):
-        if one:
-            of = frozenset(language for number, language in enumerate(languages) if one >> number & 1)
-            yield Piece(of, parameter, index)
+    for bits, index in zip(codes.tolist(), order.split(counts.tolist()), strict=True):
+        if bits:
+            updating = frozenset(language for number, language in enumerate(languages) if bits >> number & 1)
+            yield Piece(updating, parameter, index)

@@ -1,15 +1,15 @@
 """Settings of fine-tuning: ours, and those of the studies before."""
 
 from dataclasses import dataclass, replace
+from math import isfinite
+from numbers import Integral
 
-from xsub_utils._internal.validation import one_of
+from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils.data.schema import TASKS, TaskSpec
 from xsub_utils.data.tasks import Task
 
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}  # → transformers
-_CHOICES = {
-    "schedule": tuple(SCHEDULES),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-}
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}  # -> transformers
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,19 @@ class Settings:
         weight_decay: Decoupled decay of all weights but biases and LayerNorms.
         warmup: Steps in which the rate rises to `lr`; as a share of all steps if below 1.
         schedule: What follows: "linear" or "cosine" (to zero), or "constant".
-        max_length: Longest input in sub-words; what is beyond is cut off.
+        max_length: Longest input in sub-words; the rest is cut off.
         precision: "auto" (bf16 on GPUs that have it, else fp32), "fp32", "bf16" or "fp16".
         patience: Ends training when the mean score has not improved for so many epochs; None for never.
-        eval_size: Examples per language of the stop split that are scored after each epoch; 0 for none.
+        eval_size: Examples per language of the validation split that are scored after each epoch; 0 for none.
+
+    Raises:
+        ValueError: If a value is unknown or out of range.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> settings = xs.Settings(epochs=3, batch_size=32, lr=2e-5)
+        >>> settings.schedule, settings.warmup
+        ('linear', 0.1)
     """
 
     epochs: int = 4
@@ -40,20 +49,35 @@ class Settings:
     patience: int | None = None
     eval_size: int = 200
 
-    def __post_init__(self):
-        for name, valid in _CHOICES.items():
-            one_of(name, getattr(self, name), valid)
+    def __post_init__(self) -> None:
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("precision", self.precision, PRECISIONS)
         for name in ("epochs", "batch_size", "max_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} has to be at least 1")
+            self._check_count(name, 1)
+        self._check_count("eval_size", 0)
+        if self.patience is not None:
+            self._check_count("patience", 1, "None or ")
+        for name in ("lr", "weight_decay", "warmup"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0 or not isfinite(value):
+                raise invalid(name, "a number of at least 0", repr(value))
+
+    def _check_count(self, name: str, least: int, also: str = "") -> None:
+        value = getattr(self, name)
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise invalid(name, f"{also}an integer of at least {least}", repr(value))
+        object.__setattr__(self, name, int(value))  # a plain one, which records can hold
 
 
 # What the studies on XLM-R and mBERT share: a rate that falls from the first step on.
 _LARGE = Settings(batch_size=32, lr=2e-5, warmup=0)
 
-# Study → name or kind of task → settings. Where a study says fp16, "auto" stands: bf16 needs no loss scaling.
+# Study -> name or kind of task -> settings. Where a study says fp16, "auto" stands: bf16 needs no loss scaling.
 PRESETS: dict[str, dict[str, Settings]] = {
-    "minibabel": {"sequence": Settings(), "token": Settings(), "mlm": Settings(epochs=2), "text2text": Settings()},
+    "minibabel": {
+        **dict.fromkeys(("sequence", "token", "text2text"), Settings()),
+        **dict.fromkeys(("mlm", "clm"), Settings(epochs=2)),
+    },
     # A: Apostolikas et al. 2023, the published scripts.
     "A": dict.fromkeys(("sequence", "token"), replace(_LARGE, epochs=2, max_length=512)),
     # B: Belitsky et al. 2024, the published scripts.
@@ -70,14 +94,37 @@ PRESETS: dict[str, dict[str, Settings]] = {
 }
 
 
-def preset(study: str, task: Task) -> Settings:
-    """Settings with which a study fine-tuned on a task: those for its name, else for its kind.
+def preset(study: str, task: Task | TaskSpec) -> Settings:
+    """Settings with which a study fine-tuned on a task.
+
+    Args:
+        study: "minibabel" (small encoders; every kind), "A", "B", "C", "C-mT5" or "D", as in `PRESETS`.
+        task: Any task. Settings for a built-in task go by its name, all others by its kind.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If the study is unknown, or has no settings for such a task; says which have.
+
+    Source: Apostolikas et al. 2023 (A), Belitsky et al. 2024 (B), Foroutan et al. 2022, table 7 (C), Choenni et al.
+    2024 (D).
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> topic = xs.TaskSpec("topic", kind="sequence", labels=["travel", "sports"])
+        >>> xs.preset("A", topic).epochs, xs.preset("D", topic).epochs
+        (2, 10)
     """
-    settings = PRESETS[one_of("study", study, PRESETS)]
-    for key in (task.name, task.kind):
-        if key in settings:
-            return settings[key]
-    raise ValueError(f"study {study!r} has no settings for task {task.name!r}; it has some for {list(settings)}")
+    one_of("study", study, PRESETS)
+    if settings := _settings_for(study, task):
+        return settings
+    fitting = [name for name in PRESETS if _settings_for(name, task)]
+    remedy = f"{', '.join(fitting)} have some" if fitting else "give Settings(…) of your own"
+    expected = f"a study with settings for task {task.name!r} of kind {task.kind!r}"
+    raise invalid("study", expected, f"{study!r}, which has some for {', '.join(PRESETS[study])}", remedy)
+
+
+def _settings_for(study: str, task: Task | TaskSpec) -> Settings | None:
+    """Settings for the name of a built-in task, also as text to text, else for the kind; None if there are none."""
+    builtin = TASKS.get(task.name)
+    named = builtin is not None and task.kind in (builtin.kind, "text2text")
+    settings = PRESETS[study]
+    return settings.get(task.name) if named and task.name in settings else settings.get(task.kind)

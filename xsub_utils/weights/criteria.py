@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from xsub_utils._internal.validation import invalid
 from xsub_utils.evaluation.scores import Batches
-from xsub_utils.gradients.capture import Capture, example_loss
-from xsub_utils.gradients.factors import Outer, Part
-from xsub_utils.gradients.prepared import prepared
+from xsub_utils.gradients.capture import Loss, example_loss
+from xsub_utils.gradients.factors import FactoredGradients
+from xsub_utils.gradients.per_example import example_gradients
 from xsub_utils.weights.masks import WeightMask, largest
 from xsub_utils.weights.prunable import groups, prunable_weights
 
@@ -27,7 +28,7 @@ def keep_largest(
     in fine-tuning the mask of LT-SFT, of `fisher_information` the mask of FISH.
 
     Args:
-        values: Name → tensor, such as `prunable_weights(model)`.
+        values: Name -> tensor, such as `prunable_weights(model)`.
         sparsity: Share of all entries that is not kept, in [0, 1); of n entries round(sparsity · n), exactly, of every
             stack or matrix apart if the scope says so.
         within: A mask, of which the new one keeps a part; the share is still of all entries.
@@ -42,24 +43,22 @@ def keep_largest(
     """
     _check_sparsity(sparsity)
     _check_within(values, within)
-    found: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
     for names in groups(values, scope):
         total = sum(values[name].numel() for name in names)
         count = total - round(sparsity * total)
-        some = {name: values[name].detach() for name in names}
+        group = {name: values[name].detach() for name in names}
         if within is None:
-            found |= largest(some, count=count)
+            masks |= largest(group, count=count)
             continue
-        inside = {name: within[name].to(value.device) for name, value in some.items()}
-        left = {name: value[inside[name]] for name, value in some.items()}
+        inside = {name: within[name].to(value.device) for name, value in group.items()}
+        left = {name: value[inside[name]] for name, value in group.items()}
         if (remaining := sum(len(value) for value in left.values())) < count:
-            raise ValueError(
-                f"sparsity={sparsity}: that keeps {count} entries, but within keeps only {remaining}; a sparsity of "
-                f"{1 - remaining / total:.3f} or more would be right"
-            )
+            expected = f"{1 - remaining / total:.3f} or more, as within keeps only {remaining} entries"
+            raise invalid("sparsity", expected, f"{sparsity}, which keeps {count}")
         for name, kept in largest(left, count=count).items():
-            found[name] = inside[name].masked_scatter(inside[name], kept)
-    return {name: found[name] for name in values}
+            masks[name] = inside[name].masked_scatter(inside[name], kept)
+    return {name: masks[name] for name in values}
 
 
 def prune_randomly(mask: WeightMask, *, sparsity: float, seed: int) -> dict[str, Tensor]:
@@ -69,7 +68,7 @@ def prune_randomly(mask: WeightMask, *, sparsity: float, seed: int) -> dict[str,
     footnote 9. `random_weight_mask` keeps, besides, as many entries of every matrix as another mask does.
 
     Args:
-        mask: Name → True where an entry may be kept.
+        mask: Name -> True where an entry may be kept.
         sparsity: As in `keep_largest`.
         seed: Of the draw.
 
@@ -77,11 +76,13 @@ def prune_randomly(mask: WeightMask, *, sparsity: float, seed: int) -> dict[str,
         ValueError: If the sparsity is outside [0, 1), or is lower than that of the mask.
     """
     generator = torch.Generator().manual_seed(seed)
-    draws = {name: torch.rand(one.shape, generator=generator).to(one.device) for name, one in mask.items()}
+    draws = {name: torch.rand(kept.shape, generator=generator).to(kept.device) for name, kept in mask.items()}
     return keep_largest(draws, sparsity=sparsity, within=mask)
 
 
-def fisher_information(model: nn.Module, batches: Batches, *, loss=example_loss) -> dict[str, Float[Tensor, "..."]]:
+def fisher_information(
+    model: nn.Module, batches: Batches, *, loss: Loss = example_loss
+) -> dict[str, Float[Tensor, "..."]]:
     """Diagonal of the empirical Fisher information of the prunable weights.
 
     Args:
@@ -90,7 +91,7 @@ def fisher_information(model: nn.Module, batches: Batches, *, loss=example_loss)
         loss: Logits and labels to a value for each example; by default the mean cross-entropy over its own labels.
 
     Returns:
-        Name → mean over examples of the squared gradient of the loss, in nats².
+        Name -> mean over examples of the squared gradient of the loss, in nats².
 
     Raises:
         ValueError: If there is no batch, or one without labels.
@@ -99,29 +100,26 @@ def fisher_information(model: nn.Module, batches: Batches, *, loss=example_loss)
     """
     weights = prunable_weights(model)
     total = {name: torch.zeros(weight.numel(), dtype=torch.float64) for name, weight in weights.items()}
-    count = 0
 
-    def add(name: str, part: Part) -> None:
-        vector = part.written_out() if isinstance(part, Outer) else part
-        total[name] += vector.values.square().sum(0, dtype=torch.float64).cpu()
+    def add(name: str, gradients: FactoredGradients) -> None:
+        total[name] += gradients.written_out().values.square().sum(0, dtype=torch.float64).cpu()
 
-    capture = Capture(model, {id(weight): name for name, weight in weights.items()})
-    with prepared(model, None, {}, "encoder"), capture.hooked():
-        for batch in batches:
-            on = {name: tensor.to(next(model.parameters()).device) for name, tensor in batch.items()}
-            capture.gradients(on, loss, add)
-            count += capture.examples
+    count = example_gradients(model, batches, add, parameters=weights, loss=loss)
     if not count:
-        raise ValueError("batches: there is none, so there are no gradients")
-    return {name: (one / count).float().view(weights[name].shape) for name, one in total.items()}
+        raise invalid("batches", "at least one", "none")
+    return {name: (squares / count).float().view(weights[name].shape) for name, squares in total.items()}
 
 
 def _check_sparsity(sparsity: float) -> None:
     if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity={sparsity}: a share from 0, which keeps all, to below 1 would be right")
+        raise invalid("sparsity", "a share from 0, which keeps all, to below 1", sparsity)
 
 
 def _check_within(values: Mapping[str, Tensor], within: WeightMask | None) -> None:
-    for name, value in values.items() if within is not None else ():
+    if within is None:
+        return
+    for name, value in values.items():
         if name not in within or within[name].shape != value.shape or within[name].dtype != torch.bool:
-            raise ValueError(f"within: for {name!r} it holds no bool tensor of shape {tuple(value.shape)}")
+            expected = f"a bool tensor of shape {tuple(value.shape)} for {name!r}"
+            got = f"{within[name].dtype} of shape {tuple(within[name].shape)}" if name in within else "none"
+            raise invalid("within", expected, got)

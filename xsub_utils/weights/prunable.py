@@ -1,15 +1,19 @@
 """What is pruned: the matrices of the transformer layers and of the pooler."""
 
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple, cast
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from xsub_utils._internal.validation import one_of
+from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils.models.architecture_table import TABLE
+from xsub_utils.models.architectures import known_architecture, place_in_layers
 
 SCOPES = ("global", "stack", "matrix")
+# Layers as transformers names them, in models of types that are in no table too.
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)\.(?:layer\.\d+\.)?(.+)\.weight$")
 _STACK = re.compile(r"(?:^|\.)(encoder|decoder)\.")
 
@@ -40,35 +44,47 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Source: Foroutan et al. 2022, section 3 and the published code.
     """
-    base, words = model.base_model if hasattr(model, "base_model") else model, set()
+    base, words = cast(nn.Module, getattr(model, "base_model", model)), set()
     for give in ("get_input_embeddings", "get_output_embeddings"):
         module = getattr(model, give, lambda: None)()
         words |= {id(parameter) for parameter in module.parameters()} if module is not None else set()
     inside = {id(module.weight) for module in base.modules() if isinstance(module, nn.Linear | Conv1D)} - words
-    found = {
+    architecture = known_architecture(model)
+    in_layer: Callable[[str], object] = (
+        _LAYER.search if architecture is None else partial(place_in_layers, architecture)
+    )
+    weights = {
         name: parameter
         for name, parameter in model.named_parameters()
-        if id(parameter) in inside and (_LAYER.search(name) or "pooler" in name)
+        if id(parameter) in inside and (in_layer(name) or "pooler" in name)
     }
-    if not found:
-        raise ValueError(
-            f"model: {type(model).__name__} has no linear layers within transformer layers, so nothing to prune"
+    if not weights:
+        raise invalid(
+            "model",
+            "linear layers within transformer layers, to be pruned",
+            f"{type(model).__name__} without any",
+            "if its layers have other names, register_architecture names them",
         )
-    return found
+    return weights
 
 
 def matrix(name: str) -> Matrix:
     """Where the matrix of this name stands."""
     stack = match[1] if (match := _STACK.search(name)) else "encoder"
-    if found := _LAYER.search(name):
-        return Matrix(stack, int(found[1]) + 1, found[2])
+    if match := _LAYER.search(name):
+        return Matrix(stack, int(match[1]) + 1, match[2])
+    for architecture in TABLE.values():  # layers of registered architectures
+        if place := place_in_layers(architecture, name):
+            return Matrix(
+                "decoder" if place[0] == "decoder" else "encoder", place[1] + 1, place[2].removesuffix(".weight")
+            )
     return Matrix(stack, None, name.removesuffix(".weight").split(".", 1)[-1])
 
 
 def groups(names: Iterable[str], scope: str) -> list[list[str]]:
     """The names among which a threshold is common: all ("global"), those of a stack, or each "matrix" alone."""
     key = {"global": lambda name: "", "stack": lambda name: matrix(name).stack, "matrix": lambda name: name}
-    found: dict[str, list[str]] = {}
+    grouped: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(key[one_of("scope", scope, SCOPES)](name), []).append(name)
-    return list(found.values())
+        grouped.setdefault(key[one_of("scope", scope, SCOPES)](name), []).append(name)
+    return list(grouped.values())

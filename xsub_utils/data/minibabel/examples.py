@@ -14,6 +14,7 @@ from random import Random
 
 import pandas as pd
 
+from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.data.minibabel.grammar import Clause, Noun, Speaker, text
 from xsub_utils.data.minibabel.languages import CONCEPTS, LANGUAGES, Language
 
@@ -26,6 +27,12 @@ POLARITY = {  # judgement concept -> stars above or below the middle
 
 
 # --- the world: how meanings are drawn --------------------------------------------------------------------
+
+
+def _patient(event: Clause) -> Noun:
+    """Who an event happens to; only judgements have a word in that place."""
+    assert isinstance(event.patient, Noun)
+    return event.patient
 
 
 def _pick(rng: Random, kind: str, but: Sequence[str] = ()) -> str:
@@ -54,7 +61,7 @@ def _events(rng: Random, difficulty: int) -> list[Clause]:
     detail = min(0.15 * difficulty, 0.6)
     events: list[Clause] = []
     for _ in range(count):
-        used = [noun.concept for e in events for noun in (e.agent, e.patient)]
+        used = [noun.concept for e in events for noun in (e.agent, _patient(e))]
         events.append(replace(_event(rng, detail, used), negated=rng.random() < 0.4))
     return events
 
@@ -63,12 +70,12 @@ def _plain(clause: Clause) -> Clause:
     """What still holds if the whole does: an affirmed clause without its adjectives and its place."""
     if clause.negated:
         return clause
-    agent, patient = replace(clause.agent, adjective=None), replace(clause.patient, adjective=None)
+    agent, patient = replace(clause.agent, adjective=None), replace(_patient(clause), adjective=None)
     return replace(clause, agent=agent, patient=patient, place=None)
 
 
 def _swap_roles(clause: Clause) -> Clause:
-    return replace(clause, agent=clause.patient, patient=clause.agent)
+    return replace(clause, agent=_patient(clause), patient=clause.agent)
 
 
 def _name(rng: Random, entity: str, difficulty: int) -> Noun:
@@ -99,7 +106,7 @@ def _weakened(rng: Random, clause: Clause) -> Clause:
         return clause
     agent, patient = (
         replace(noun, adjective=noun.adjective if rng.random() < 0.5 else None)
-        for noun in (clause.agent, clause.patient)
+        for noun in (clause.agent, _patient(clause))
     )
     return replace(clause, agent=agent, patient=patient, place=clause.place if rng.random() < 0.5 else None)
 
@@ -108,7 +115,7 @@ def _stranger(rng: Random, about: Clause, premise: Sequence[Clause]) -> Clause:
     """A clause in words of the premise that the premise says nothing about."""
     others = [e for e in premise if e.verb != about.verb]
     if others and rng.random() < 0.5:
-        return replace(about, patient=replace(others[0].patient, adjective=about.patient.adjective))
+        return replace(about, patient=replace(_patient(others[0]), adjective=_patient(about).adjective))
     return _swap_roles(about)
 
 
@@ -269,10 +276,9 @@ def examples(
     Raises:
         ValueError: If the task or the language is unknown, or the difficulty is negative.
     """
-    if task not in ROWS:
-        raise ValueError(f"task={task!r}: MiniBabel has {', '.join(ROWS)}")
+    one_of("task", task, ROWS)
     if difficulty < 0:
-        raise ValueError(f"difficulty={difficulty!r}: give 0 or more")
+        raise invalid("difficulty", "0 or more", difficulty)
     speaker = Speaker(language, seed, languages)
     own = "" if task in PARALLEL else f"{language}-"
     rows = []

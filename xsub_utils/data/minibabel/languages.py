@@ -12,6 +12,8 @@ from random import Random
 
 import pandas as pd
 
+from xsub_utils._internal.validation import invalid, one_of
+
 ORDERS = ("SVO", "SOV", "VSO")
 SCRIPTS = {  # every script writes the same 20 sounds, letter by letter
     "Latn": "ptkbdgmnslrvzfjaeiou",
@@ -68,12 +70,11 @@ class Language:
             ("script", self.script, tuple(SCRIPTS)),
             ("negation", self.negation, ("before", "after", "final")),
         ):
-            if value not in valid:
-                raise ValueError(f"{name}={value!r} of language {self.code!r}: use one of {', '.join(valid)}")
+            one_of(f"{name} of language {self.code!r}", value, valid)
         shares = [("cognates", self.cognates), *((f"loans from {d}", r) for d, r in self.loans)]
         for name, share in shares:
             if not 0 <= share <= 1:
-                raise ValueError(f"{name}={share!r} of language {self.code!r}: give a share from 0 to 1")
+                raise invalid(f"{name} of language {self.code!r}", "a share from 0 to 1", share)
 
 
 LANGUAGES = (
@@ -95,7 +96,7 @@ def by_code(languages: Iterable[Language] = LANGUAGES) -> dict[str, Language]:
     table: dict[str, Language] = {}
     for language in languages:
         if language.code in table:
-            raise ValueError(f"languages: the code {language.code!r} stands twice; give each its own")
+            raise invalid("languages", "a code of its own for each language", f"{language.code!r} twice")
         table[language.code] = language
     for code in table:
         ancestors(code, table)
@@ -108,7 +109,7 @@ def ancestors(code: str, table: dict[str, Language]) -> list[str]:
     while path[-1] in table or "." in path[-1]:
         parent = table[path[-1]].parent if path[-1] in table else path[-1].rpartition(".")[0]
         if parent in path:
-            raise ValueError(f"parent={parent!r} of language {path[-1]!r} makes a circle: {' > '.join(path)}")
+            raise invalid(f"parent of language {path[-1]!r}", "a tree", f"a circle: {' > '.join([*path, parent])}")
         path.append(parent)
     return path
 
@@ -176,8 +177,7 @@ def lexicon(code: str, seed: int = 0, languages: tuple[Language, ...] = LANGUAGE
         ValueError: If the language is unknown.
     """
     table = by_code(languages)
-    if code not in table:
-        raise ValueError(f"language={code!r} is unknown; use one of {', '.join(table)} or add a Language")
+    one_of("language", code, table)
     return {c: write(s, table[code].script) for c, s in _sounds(code, seed, languages).items()}
 
 
@@ -231,8 +231,7 @@ def distances(
     Raises:
         ValueError: If the kind or a language is unknown.
     """
-    if kind not in DISTANCES:
-        raise ValueError(f"kind={kind!r}: use one of {', '.join(DISTANCES)}")
+    one_of("kind", kind, DISTANCES)
     codes = list(by_code(languages) if codes is None else codes)
     measure = {
         "tree": lambda a, b: tree_distance(a, b, languages),

@@ -7,11 +7,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from xsub_utils.study.labels import labelled
 from xsub_utils.study.plots import heat, in_order, panels, square
-from xsub_utils.study.registry import drawing
+from xsub_utils.study.registry import register_figure
 
 
-@drawing("family")
+@register_figure("family")
 def family(table: pd.DataFrame) -> Figure:
     """The family tree and, beside each language, its grammar: node, parent, leaf, then one column a setting."""
     figure, ax = plt.subplots(figsize=(8.2, 2.9))
@@ -30,7 +31,7 @@ def _tree(ax: Axes, parent: dict[str, str], height: dict[str, float]) -> int:
     leaves = set(height)
     depth = {node: _depth(node, parent) for node in parent}
     deepest = max(depth.values())
-    for node in sorted(parent, key=depth.get, reverse=True):
+    for node in sorted(parent, key=lambda name: depth[name], reverse=True):
         children = [c for c in parent if parent[c] == node]
         if node not in height:
             height[node] = float(np.mean([height[c] for c in children]))
@@ -59,7 +60,7 @@ def _grammar(ax: Axes, leaves: pd.DataFrame, height: dict[str, float], left: flo
     return float(at[-1])
 
 
-@drawing("distances")
+@register_figure("distances")
 def distances(table: pd.DataFrame) -> Figure:
     """True distances: kind, a, b, distance."""
     figure, axes = panels(in_order(table["kind"]), width=2.5, height=2.5)
@@ -69,11 +70,11 @@ def distances(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("pretraining")
+@register_figure("pretraining")
 def pretraining(table: pd.DataFrame) -> Figure:
     """What pre-training learned: model, language, perplexity of masked words (log scale)."""
     figure, ax = plt.subplots(figsize=(6, 2.8))
-    sns.barplot(table, x="language", y="perplexity", hue="model", ax=ax, errorbar=None)
+    sns.barplot(labelled(table, "model"), x="language", y="perplexity", hue="model", ax=ax, errorbar=None)
     ax.set(yscale="log", ylim=(1, None), ylabel="perplexity of masked words", xlabel="language")
     sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title=None, frameon=False)
     return figure

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from transformers import PreTrainedTokenizerBase
 
 from xsub_utils.data.minibabel import examples as minibabel
 from xsub_utils.data.minibabel import languages as truth
-from xsub_utils.evaluation import scores as evaluate
+from xsub_utils.evaluation.scores import evaluate
 from xsub_utils.models import encoders
 from xsub_utils.models.batches import IGNORED, make_batches
+from xsub_utils.study.conditions import Model
 from xsub_utils.study.study import encoder_identity, stored_table
 
 KINDS = truth.DISTANCES
@@ -28,7 +30,7 @@ def true_distances(languages: Sequence[str], seed: int = 0) -> pd.DataFrame:
 def pretraining(languages: Sequence[str], size: int = 300, encoder: str = "minibabel-base") -> pd.DataFrame:
     """Perplexity of masked sub-words of new texts: model, language, perplexity.
 
-    The pre-trained encoder beside its untrained twin and the frequencies of the sub-words in each language.
+    Models are `Model.PRETRAINED`, its `UNTRAINED` twin, and `WORD_FREQUENCIES`, those of the sub-words of a language.
     """
     key = {"encoder": encoder_identity(encoder), "languages": list(languages), "size": size}
     return stored_table("pretraining", key, lambda: _perplexities(languages, size, encoder))
@@ -36,17 +38,17 @@ def pretraining(languages: Sequence[str], size: int = 300, encoder: str = "minib
 
 def _perplexities(languages: Sequence[str], size: int, encoder: str) -> pd.DataFrame:
     model, tokenizer = encoders.load_encoder(encoder, "mlm")
-    models = {"untrained twin": encoders.random_twin(model), "pre-trained": model}
+    models = {Model.UNTRAINED: encoders.random_twin(model), Model.PRETRAINED: model}
     rows = []
     for language in languages:
         texts = minibabel.examples("mlm", language, range(UNSEEN, UNSEEN + size))
         masked = make_batches(texts, tokenizer, "mlm")
-        rows.append(("word frequencies", language, _unigram_perplexity(language, masked, tokenizer)))
-        rows += [(name, language, evaluate.evaluate(one, masked, metric="perplexity")) for name, one in models.items()]
+        rows.append((Model.WORD_FREQUENCIES, language, _unigram_perplexity(language, masked, tokenizer)))
+        rows += [(name, language, evaluate(scored, masked, metric="perplexity")) for name, scored in models.items()]
     return pd.DataFrame(rows, columns=["model", "language", "perplexity"])
 
 
-def _unigram_perplexity(language: str, masked: list[dict], tokenizer) -> float:
+def _unigram_perplexity(language: str, masked: list[dict], tokenizer: PreTrainedTokenizerBase) -> float:
     """Perplexity of guessing by sub-word counts (plus one) in texts like those that were pre-trained on."""
     seen = minibabel.examples("mlm", language, range(2000))["text"].tolist()
     ids = np.concatenate(tokenizer(seen, add_special_tokens=False)["input_ids"])

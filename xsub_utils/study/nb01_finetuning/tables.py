@@ -1,5 +1,6 @@
 """Notebook 01: scores of the joint models, their baselines, and zero-shot transfer."""
 
+from collections.abc import Sequence
 from math import nan
 
 import pandas as pd
@@ -8,12 +9,13 @@ from xsub_utils.data.minibabel import languages as truth
 from xsub_utils.evaluation import baselines
 from xsub_utils.evaluation.scores import chance_level
 from xsub_utils.statistics.inference import mantel
+from xsub_utils.study.conditions import Model
 from xsub_utils.study.study import Study, load_model, stored_table
 
 
 def scores(study: Study, task: str, seed: int) -> pd.DataFrame:
-    """The joint model on the report split: task, metric, language, model, seed, score."""
-    return _scores(study, task, seed, study.languages).assign(model="fine-tuned")
+    """The joint model on the test split: task, metric, language, model, seed, score."""
+    return _scores(study, task, seed, study.languages).assign(model=Model.FINETUNED)
 
 
 def transfer(study: Study, task: str, seed: int) -> pd.DataFrame:
@@ -22,13 +24,13 @@ def transfer(study: Study, task: str, seed: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).rename(columns={"language": "target"})
 
 
-def _scores(study: Study, task: str, seed: int, trained_on: tuple[str, ...]) -> pd.DataFrame:
+def _scores(study: Study, task: str, seed: int, trained_on: Sequence[str]) -> pd.DataFrame:
     folder, metric = study.model_folder(task, seed, trained_on), study.task(task).metric
 
     def compute() -> pd.DataFrame:
         model = load_model(folder)
-        found = {language: study.score(task, model, language) for language in study.languages}
-        return pd.DataFrame(found.items(), columns=["language", "score"])
+        rows = [(language, study.score(task, model, language)) for language in study.languages]
+        return pd.DataFrame(rows, columns=["language", "score"])
 
     key = {"model": folder.name, "task": study.task(task).identity}
     table = stored_table("scores", key, compute)
@@ -36,7 +38,7 @@ def _scores(study: Study, task: str, seed: int, trained_on: tuple[str, ...]) -> 
 
 
 def learning_curve(study: Study, task: str, seed: int) -> pd.DataFrame:
-    """The joint model on the stop split after every epoch: task, seed, language, epoch, score."""
+    """The joint model on the validation split after every epoch: task, seed, language, epoch, score."""
     table = pd.read_csv(study.model_folder(task, seed) / "scores.csv")
     return table.assign(task=task, seed=seed)
 
@@ -49,9 +51,10 @@ def baseline_scores(study: Study, task: str) -> pd.DataFrame:
     def compute() -> pd.DataFrame:
         words = baselines.bag_of_words_baseline(data.examples("train"), data.examples("test"), data.spec)
         constant = {
-            language: chance_level(data.examples("test", language)[column], data.metric) for language in study.languages
+            language: chance_level(data.examples("test", language)[column], study.metric(task).name)
+            for language in study.languages
         }
-        table = pd.DataFrame({"bag of words": words, "constant answer": constant}).rename_axis("language")
+        table = pd.DataFrame({Model.BAG_OF_WORDS: words, Model.CONSTANT: constant}).rename_axis("language")
         return table.melt(var_name="model", value_name="score", ignore_index=False).reset_index()
 
     table = stored_table("baselines", {"task": data.identity}, compute)
@@ -84,8 +87,8 @@ def kinship(table: pd.DataFrame) -> pd.DataFrame:
     means["all"] = ((means - means.mean()) / means.std()).mean(axis=1)
     related = pairs.groupby(["source", "target"])["relatedness"].first().unstack("target")
     rows = []
-    for task, found in means.items():
-        defined = len(related) > 2 and found.nunique() > 1
-        rho, p, *_ = mantel(related, found.unstack("target")) if defined else (nan, nan)
+    for task, transferred in means.items():
+        defined = len(related) > 2 and transferred.nunique() > 1
+        rho, p, *_ = mantel(related, transferred.unstack("target")) if defined else (nan, nan)
         rows.append((task, rho, p))
     return pd.DataFrame(rows, columns=["task", "rho", "p"])

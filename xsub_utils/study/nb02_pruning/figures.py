@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from xsub_utils.study.conditions import Control
+from xsub_utils.study.labels import labelled, labels_in_order
 from xsub_utils.study.plots import (
     CHANGE,
     LEAST_WIDTH,
@@ -22,29 +24,16 @@ from xsub_utils.study.plots import (
     square,
     task_panels,
 )
-from xsub_utils.study.registry import drawing
-
-CONTROLS = {  # name in tables -> label in figures
-    "own": "own subnetwork",
-    "other": "another language's",
-    "majority": "majority over seeds",
-    "union": "union over seeds",
-    "intersection": "intersection over seeds",
-    "shuffled within": "shuffled within layers",
-    "shuffled layers": "shuffled over layers",
-    "random": "random, same size",
-    "inverted": "what it leaves out",
-    "constant": "constant answer",
-}
+from xsub_utils.study.registry import register_figure
 
 
-@drawing("importance")
+@register_figure("importance")
 def importance(table: pd.DataFrame) -> Figure:
     """Head importance of the full model: task, language, layer, head, importance (mean over seeds)."""
     return _head_maps(table, "importance", "importance")
 
 
-@drawing("survival")
+@register_figure("survival")
 def survival(table: pd.DataFrame) -> Figure:
     """Share of the searches that keep a head: task, language, layer, head, survival."""
     return _head_maps(table, "survival", "share of searches")
@@ -77,25 +66,25 @@ def _head_map(table: pd.DataFrame, value: str, ax: Axes, high: float) -> AxesIma
     return ax.imshow(matrix, cmap=SEQUENTIAL, vmin=0, vmax=high, origin="lower", aspect="auto")
 
 
-@drawing("layers")
+@register_figure("layers")
 def layers(table: pd.DataFrame) -> Figure:
     """Heads kept per layer: task, language, seed, mask_seed, layer, kept; bands over all seeds."""
     return language_lines(table, "layer", "kept", "heads kept")
 
 
-@drawing("retention")
+@register_figure("retention")
 def retention(table: pd.DataFrame) -> Figure:
-    """Share of the full score kept: task, language, seed, mask_seed, removed, retention."""
+    """Share of the full score kept: task, language, seed, mask_seed, sparsity, retention."""
     figure, panels = task_panels(table)
     for task, rows, ax in panels:
-        sns.lineplot(rows, x="removed", y="retention", hue="language", ax=ax, **RANGE)
+        sns.lineplot(rows, x="sparsity", y="retention", hue="language", ax=ax, **RANGE)
         for threshold in (0.90, 0.95, 0.98):
             ax.axhline(threshold, color=".5", lw=0.7, ls=":")
         ax.set(title=task, xlabel="share of heads removed", ylabel="score / full model's", ylim=(0, 1.1))
     return legend_above(figure)
 
 
-@drawing("sizes")
+@register_figure("sizes")
 def sizes(table: pd.DataFrame) -> Figure:
     """Size of the subnetworks: task, language, seed, mask_seed, retain, kept (share of the heads)."""
     figure, panels = task_panels(table)
@@ -105,7 +94,7 @@ def sizes(table: pd.DataFrame) -> Figure:
     return legend_above(figure)
 
 
-@drawing("cross_evaluation")
+@register_figure("cross_evaluation")
 def cross_evaluation(table: pd.DataFrame) -> Figure:
     """Every mask on every language: task, mask, language, difference to the language's own mask (mean)."""
     side = 0.35 * table["language"].nunique() + 0.6
@@ -118,12 +107,11 @@ def cross_evaluation(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("controls")
+@register_figure("controls")
 def controls(table: pd.DataFrame) -> Figure:
     """Subnetworks beside their controls: task, language, seed, mask_seed, control, retention, kept."""
-    table = table.assign(control=table["control"].map(CONTROLS))
-    order = [label for label in CONTROLS.values() if label in set(table["control"])]
-    figure, panels = task_panels(table, width=2.3, height=3.0)
+    order = labels_in_order(Control, table["control"])
+    figure, panels = task_panels(labelled(table, "control"), width=2.3, height=3.0)
     for task, rows, ax in panels:
         sns.stripplot(rows, y="control", x="retention", order=order, ax=ax, size=2.5, alpha=0.5, color=".45", zorder=1)
         sns.pointplot(rows, y="control", x="retention", order=order, ax=ax, ls="", ms=5, zorder=3, **SPREAD)

@@ -1,11 +1,15 @@
 """The drawings of notebook 03: overlap of masks, likeness of representations, and both against the truth."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from xsub_utils.study.conditions import Compared
+from xsub_utils.study.labels import labelled, labels_in_order
 from xsub_utils.study.plots import (
     DIVERGING,
     RANGE,
@@ -19,34 +23,27 @@ from xsub_utils.study.plots import (
     square,
     task_panels,
 )
-from xsub_utils.study.registry import drawing
+from xsub_utils.study.registry import register_figure
 
-ORDER = (  # of the curves against the full model, then of those against a subnetwork
-    "own subnetwork",
-    "other mask seed",
-    "another language's",
-    "other model seed",
-    "other task",
-    "random heads",
-    "other model seed, random heads",
-    "other task, random heads",
-    "untrained twin",
-    "shuffled sentences",
+CONTROLS = (  # drawn in grey
+    Compared.RANDOM_HEADS,
+    Compared.OTHER_MODEL_SEED_RANDOM,
+    Compared.OTHER_TASK_RANDOM,
+    Compared.UNTRAINED,
+    Compared.SHUFFLED_SENTENCES,
 )
-CONTROLS = ORDER[5:]  # drawn in grey
-CHANCE, CEILING = (
-    {"color": ".55", "marker": "|", "ms": 11, "mew": 2, "ls": ""},
-    {"color": ".2", "marker": "x", "ls": ""},
-)
+CHANCE: dict[str, Any] = {"color": ".55", "marker": "|", "ms": 11, "mew": 2, "ls": ""}
+CEILING: dict[str, Any] = {"color": ".2", "marker": "x", "ls": ""}
 
 
-@drawing("overlap")
+@register_figure("overlap")
 def overlap(table: pd.DataFrame) -> Figure:
     """Overlap of masks by what differs: differs, measure, mean, low, high."""
     figure, axes = panels(
         ["Jaccard index", "Jaccard index above chance"], columns=2, width=3.9, height=2.6, sharey=True
     )
     parts = (("jaccard", "expected_within"), ("adjusted_within",))
+    table = labelled(table, "differs")
     names = in_order(table["differs"])
     for (title, ax), measures in zip(axes, parts, strict=True):
         for measure in measures:
@@ -61,9 +58,10 @@ def overlap(table: pd.DataFrame) -> Figure:
     return legend_above(figure)
 
 
-@drawing("variance")
+@register_figure("variance")
 def variance(table: pd.DataFrame) -> Figure:
     """Shares of variance: quantity, component, share, low, high."""
+    table = labelled(table, "quantity")
     figure, axes = panels(in_order(table["quantity"]), columns=2, width=3.9, height=2.5, sharey=True)
     names = in_order(table["component"])
     for title, ax in axes:
@@ -75,7 +73,7 @@ def variance(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("languages")
+@register_figure("languages")
 def languages(table: pd.DataFrame) -> Figure:
     """Overlap above chance: task, a, b, value column; the diagonal is another mask seed."""
     value = table.columns[-1]
@@ -88,7 +86,7 @@ def languages(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("tasks")
+@register_figure("tasks")
 def tasks(table: pd.DataFrame) -> Figure:
     """Overlap above chance between tasks: a, b, value column; the diagonal is another model seed."""
     figure, [(_, ax)] = panels(["all"], width=4.4, height=3.4)
@@ -100,7 +98,7 @@ def tasks(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("survivors")
+@register_figure("survivors")
 def survivors(table: pd.DataFrame) -> Figure:
     """Heads that every search keeps: task, language, kept, expected (by chance)."""
     height = max(0.42 * table["task"].nunique() + 1, 2.6)  # room for the label of the colours
@@ -124,7 +122,7 @@ def survivors(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("importance_map")
+@register_figure("importance_map")
 def importance_map(table: pd.DataFrame) -> Figure:
     """Importance vectors in two dimensions: method, task, language, x, y."""
     figure, axes = panels(in_order(table["method"]), columns=2, width=3.9, height=3.4)
@@ -136,11 +134,11 @@ def importance_map(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("cka")
+@register_figure("cka")
 def cka(table: pd.DataFrame) -> Figure:
     """Likeness of states, level by level: against, other, task, pool, level, cka; bands hold all tasks."""
-    names = sorted(set(table["other"]), key=ORDER.index)
-    controls = [name for name in names if name in CONTROLS]
+    names, controls = (labels_in_order(of, table["other"]) for of in (Compared, CONTROLS))
+    table = labelled(table, "against", "other")
     colours = dict(zip([name for name in names if name not in controls], sns.color_palette(), strict=False))
     colours |= dict(zip(controls, sns.color_palette("Greys_r", len(controls) + 2), strict=False))
     dashes = {name: (2, 1.5) if name in controls else "" for name in names}
@@ -163,9 +161,10 @@ def cka(table: pd.DataFrame) -> Figure:
     return legend_right(figure)
 
 
-@drawing("levels")
+@register_figure("levels")
 def levels(table: pd.DataFrame) -> Figure:
     """Every level with every level: other, level, level_b, cka."""
+    table = labelled(table, "other")
     figure, axes = panels(in_order(table["other"]), columns=4, width=2.5, height=2.5)
     for other, ax in axes:
         heat(square(table[table["other"] == other], "level", "level_b", "cka"), ax, "", vmin=0, vmax=1, cbar=False)
@@ -174,9 +173,10 @@ def levels(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("parallel")
+@register_figure("parallel")
 def parallel(table: pd.DataFrame) -> Figure:
     """Likeness of translations: measure, relation, level, value; bands hold all tasks and models."""
+    table = labelled(table, "measure", "relation")
     figure, axes = panels(in_order(table["measure"]), columns=4, width=2.3, height=2.5, sharey=True)
     names, last = in_order(table["relation"]), table["level"].max()
     for measure, ax in axes:
@@ -188,17 +188,18 @@ def parallel(table: pd.DataFrame) -> Figure:
     return legend_above(figure, columns=4)
 
 
-@drawing("perplexity")
+@register_figure("perplexity")
 def perplexity(table: pd.DataFrame) -> Figure:
     """Perplexity of masked sub-words: model, language, seed, mask_seed, perplexity."""
     figure, [(_, ax)] = panels(["all"], width=6.8, height=2.8)
+    table = labelled(table, "model")
     sns.stripplot(table, x="language", y="perplexity", hue="model", dodge=True, ax=ax, size=4.5, jitter=0.12, alpha=0.8)
     ax.set(ylim=(1, None), ylabel="perplexity of masked sub-words")
     sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title=None, frameon=False)
     return figure
 
 
-@drawing("masked_crossed")
+@register_figure("masked_crossed")
 def masked_crossed(table: pd.DataFrame) -> Figure:
     """Every mask of the masked language model on every language: mask, language, ratio (to the own one)."""
     figure, [(_, ax)] = panels(["all"], width=4.6, height=3.6)
@@ -210,9 +211,10 @@ def masked_crossed(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("truth")
+@register_figure("truth")
 def truth(table: pd.DataFrame) -> Figure:
     """Measures against true relatedness: measure, kind, rho, low, high, p; filled where p < .05."""
+    table = labelled(table, "measure")
     names = in_order(table["measure"])
     height = 0.24 * len(names) + 0.9
     figure, axes = panels(in_order(table["kind"]), columns=4, width=1.9, height=height, sharey=True)
@@ -227,11 +229,11 @@ def truth(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("stability")
+@register_figure("stability")
 def stability(table: pd.DataFrame) -> Figure:
     """Likeness over seeds: measure, seed, mean, low, high, chance, ceiling."""
     figure, [(_, ax)] = panels(["all"], width=6.6, height=0.45 * len(table) + 1.1)
-    heights = np.arange(len(table))
+    heights, table = np.arange(len(table)), labelled(table, "measure", "seed")
     bars(ax, table, heights, label="other seed")
     ax.plot(table["chance"], heights, label="chance", **CHANCE)
     ax.plot(table["ceiling"], heights, label="ceiling", **CEILING)

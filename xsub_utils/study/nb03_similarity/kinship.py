@@ -9,13 +9,21 @@ from scipy.stats import spearmanr
 from xsub_utils.data import typology
 from xsub_utils.data.minibabel import languages as invented
 from xsub_utils.statistics.inference import mantel
+from xsub_utils.study.conditions import Compared, Control, Differs, Heads, Likeness, Measure, Relation, of_translations
 from xsub_utils.study.nb01_finetuning import tables as finetuning
 from xsub_utils.study.nb02_pruning import tables as pruning
 from xsub_utils.study.nb03_similarity import overlaps
 from xsub_utils.study.study import Study, collect
 
-KIN = {True: "related", False: "unrelated"}
-SIDES = {"full": "", "own": ", own subnetworks", "untrained": ", untrained twin"}
+KIN = {  # whether two languages are of one family, and heads -> the relation
+    (True, Heads.FULL): Relation.RELATED,
+    (True, Heads.OWN): Relation.RELATED_OWN,
+    (True, Heads.UNTRAINED): Relation.RELATED_UNTRAINED,
+    (False, Heads.FULL): Relation.UNRELATED,
+    (False, Heads.OWN): Relation.UNRELATED_OWN,
+    (False, Heads.UNTRAINED): Relation.UNRELATED_UNTRAINED,
+}
+SIDES = (Heads.FULL, Heads.OWN, Heads.UNTRAINED)
 CELLS = ["measure", "task", "seed", "a", "b", "value"]
 
 
@@ -31,16 +39,16 @@ def true_relatedness(study: Study) -> dict[str, pd.DataFrame]:
 def with_relation(across: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Likeness of translations, mean over pairs of languages: task, seed, measure, relation, level, value.
 
-    Relations are "related" (one family) and "unrelated", both also through the own subnetworks and in the untrained
-    twin, and "shuffled sentences".
+    Relations (of `Relation`) are "related" (one family) and "unrelated", both also through the own subnetworks and in
+    the untrained twin, and "shuffled_sentences".
     """
     kin = family(study)
     pairs = zip(across["a"], across["b"], across["heads"], strict=True)
-    names = [
-        "shuffled sentences" if heads == "shuffled" else KIN[kin.loc[a, b]] + SIDES[heads] for a, b, heads in pairs
+    relations = [
+        Relation.SHUFFLED_SENTENCES if heads == Heads.SHUFFLED else KIN[bool(kin.loc[a, b]), Heads(heads)]
+        for a, b, heads in pairs
     ]
-    order = [name + suffix for name in KIN.values() for suffix in SIDES.values()] + ["shuffled sentences"]
-    table = across.assign(relation=pd.Categorical(names, order)).sort_values("relation", kind="stable")
+    table = across.assign(relation=pd.Categorical(relations, list(Relation))).sort_values("relation", kind="stable")
     keys = ["task", "seed", "measure", "relation", "level"]
     return table.astype({"relation": str}).groupby(keys, sort=False, as_index=False)["value"].mean()
 
@@ -53,48 +61,47 @@ def family(study: Study) -> pd.DataFrame:
 
 def of_masks(pairs: pd.DataFrame) -> pd.DataFrame:
     """Overlap of the masks of two languages, same model and mask seed: measure, task, seed, a, b, value."""
-    names = {"jaccard": "mask Jaccard", "adjusted_within": "mask Jaccard above chance"}
-    some = pairs[pairs["differs"] == "language"].rename(columns={"language": "a", "language_b": "b"})
-    return some.melt(["task", "seed", "a", "b"], list(names), "measure").replace({"measure": names})[CELLS]
+    measures = {"jaccard": Likeness.MASK_JACCARD, "adjusted_within": Likeness.MASK_JACCARD_ABOVE_CHANCE}
+    table = pairs[pairs["differs"] == Differs.LANGUAGE].rename(columns={"language": "a", "language_b": "b"})
+    return table.melt(["task", "seed", "a", "b"], list(measures), "measure").replace({"measure": measures})[CELLS]
 
 
 def of_importance(importance: pd.DataFrame) -> pd.DataFrame:
     """Cosine of the head importances of two languages, same model and mask seed; columns as above."""
     vectors = overlaps.vectors_of(importance)
     rows = []
-    for (task, seed, _), some in vectors.groupby(level=["task", "seed", "mask_seed"], sort=False):
-        unit = some.to_numpy() / np.linalg.norm(some.to_numpy(), axis=1, keepdims=True)
-        codes = some.index.get_level_values("language")
+    for (task, seed, _), table in vectors.groupby(level=["task", "seed", "mask_seed"], sort=False):
+        unit = table.to_numpy() / np.linalg.norm(table.to_numpy(), axis=1, keepdims=True)
+        codes = table.index.get_level_values("language")
         cosine = unit @ unit.T
         rows += [(task, seed, a, b, cosine[i, j]) for i, a in enumerate(codes) for j, b in enumerate(codes) if i < j]
-    return pd.DataFrame(rows, columns=CELLS[1:]).assign(measure="head importance, cosine")[CELLS]
+    return pd.DataFrame(rows, columns=CELLS[1:]).assign(measure=Likeness.IMPORTANCE_COSINE)[CELLS]
 
 
 def of_states(within: pd.DataFrame, across: pd.DataFrame) -> pd.DataFrame:
     """Likeness of representations, mean over the layers; columns as above. RSA-regress lacks most pairs.
 
     Args:
-        within: From `states.within_model`: two subnetworks on the same sentences.
-        across: From `states.across_languages`: translations, in the full model, its subnetworks and the twin.
+        within: From `representations.within_model`: two subnetworks on the same sentences.
+        across: From `representations.across_languages`: translations, in the full model, its subnetworks and the twin.
     """
-    masked = within.query(
-        "against == 'own subnetwork' and other == \"another language's\" and pool == 'mean' and level > 0"
-    )
-    masked = masked.rename(columns={"language": "a", "whose": "b", "cka": "value"}).assign(measure="CKA of subnetworks")
-    some = across[across["heads"].isin(SIDES) & (across["level"] > 0) & (across["measure"] != "RSA-regress")]
-    names = some["measure"] + " of translations" + some["heads"].map(SIDES)
-    table = pd.concat([masked, some.assign(measure=names)])
+    masked = within[(within["against"] == Compared.OWN) & (within["other"] == Compared.OTHER_LANGUAGE)]
+    masked = masked.query("pool == 'mean' and level > 0").assign(measure=Likeness.CKA_OF_SUBNETWORKS)
+    masked = masked.rename(columns={"language": "a", "whose": "b", "cka": "value"})
+    translated = across[across["heads"].isin(SIDES) & (across["level"] > 0)]
+    translated = translated[translated["measure"] != Measure.RSA_REGRESS]
+    measures = [of_translations(*pair) for pair in zip(translated["measure"], translated["heads"], strict=True)]
+    table = pd.concat([masked, translated.assign(measure=measures)])
     return table.groupby(CELLS[:-1], sort=False, as_index=False)["value"].mean()
 
 
 def of_function(study: Study, tasks: Sequence[str], seeds: Sequence[int], mask_seeds: Sequence[int]) -> pd.DataFrame:
     """What is left of the score of b's data through a's subnetwork instead of its own; columns as above."""
-    table = collect(pruning.cross_evaluation, study, tasks, seeds, mask_seeds).query("control == 'other'")
-    share = table["score"] / (table["score"] - table["difference"])
-    lower_is_better = [study.task(task).metric == "perplexity" for task in table["task"]]
-    table = table.assign(
-        value=share.where(np.invert(lower_is_better), 1 / share), measure="score through the other's mask"
-    )
+    table = collect(pruning.cross_evaluation, study, tasks, seeds, mask_seeds)
+    table = table[table["control"] == Control.OTHER_LANGUAGE]
+    ratio = table["score"] / (table["score"] - table["difference"])
+    value = [study.metric(task).oriented(share) for task, share in zip(table["task"], ratio, strict=True)]
+    table = table.assign(value=value, measure=Likeness.SCORE_THROUGH_OTHER)
     return table.rename(columns={"mask": "a", "language": "b"})[CELLS]
 
 
@@ -103,7 +110,7 @@ def of_transfer(study: Study, tasks: Sequence[str], seeds: Sequence[int]) -> pd.
     table = collect(finetuning.transfer, study, tasks, seeds).rename(
         columns={"source": "a", "target": "b", "score": "value"}
     )
-    return table[table["a"] != table["b"]].assign(measure="zero-shot transfer")[CELLS]
+    return table[table["a"] != table["b"]].assign(measure=Likeness.ZERO_SHOT_TRANSFER)[CELLS]
 
 
 def against_truth(likeness: pd.DataFrame, truth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -142,8 +149,8 @@ def _stack(table: pd.DataFrame, codes: Sequence[str]) -> tuple[np.ndarray, np.nd
     such as the overlap of two masks that keep no head.
     """
     off, matrices, tasks = ~np.eye(len(codes), dtype=bool), [], []
-    for (task, _), some in table.groupby(["task", "seed"], sort=False):
-        wide = some.pivot_table(index="a", columns="b", values="value").reindex(index=codes, columns=codes)
+    for (task, _), of_model in table.groupby(["task", "seed"], sort=False):
+        wide = of_model.pivot_table(index="a", columns="b", values="value").reindex(index=codes, columns=codes)
         full = wide.fillna(wide.T).to_numpy()
         if np.isfinite(full[off]).all() and np.ptp(full[off]) > 0:
             matrices.append((full - full[off].mean()) / full[off].std())
@@ -157,34 +164,31 @@ def stability(pairs: pd.DataFrame, within: pd.DataFrame, between: pd.DataFrame) 
     Args:
         pairs: From `overlaps.pairs`; chance is what masks with as many heads in each layer share, the ceiling what
             masks of their sizes could share at most.
-        within, between: From `states.within_model` and `states.between_models`; mean over layers, mean pooling.
+        within, between: From `representations`: `within_model` and `between_models`; mean over layers, mean pooling.
             Chance is the likeness to random heads; the ceiling that of a thing to itself or, for another model, of
             the two full models. Low and high are the tasks with the least and the largest mean.
     """
     rows = []
-    for differs in ("mask seed", "model seed"):
-        some = pairs[pairs["differs"] == differs].dropna(subset="jaccard")
-        if len(some):
-            rows.append(
-                (
-                    "mask Jaccard",
-                    differs,
-                    *_spread(some, "jaccard"),
-                    some["expected_within"].mean(),
-                    some["ceiling"].mean(),
-                )
-            )
+    for differs in (Differs.MASK_SEED, Differs.MODEL_SEED):
+        masks = pairs[pairs["differs"] == differs].dropna(subset="jaccard")
+        if len(masks):
+            spread, limits = _spread(masks, "jaccard"), (masks["expected_within"].mean(), masks["ceiling"].mean())
+            rows.append((Likeness.MASK_JACCARD, differs, *spread, *limits))
     states = pd.concat([within, between]).query("pool == 'mean' and level > 0")
     cka = states.groupby(["against", "other"])["cka"].mean()
-    for differs, chance, ceiling in (
-        ("mask seed", "random heads", 1.0),
-        ("model seed", "other model seed, random heads", cka.get(("full model", "other model seed"))),
+    for differs, other, chance, ceiling in (
+        (Differs.MASK_SEED, Compared.OTHER_MASK_SEED, Compared.RANDOM_HEADS, 1.0),
+        (
+            Differs.MODEL_SEED,
+            Compared.OTHER_MODEL_SEED,
+            Compared.OTHER_MODEL_SEED_RANDOM,
+            cka.get((Compared.FULL, Compared.OTHER_MODEL_SEED)),
+        ),
     ):
-        some = states[(states["against"] == "own subnetwork") & (states["other"] == f"other {differs}")].dropna(
-            subset="cka"
-        )
-        if len(some):
-            rows.append(("CKA of states", differs, *_spread(some, "cka"), cka["own subnetwork", chance], ceiling))
+        same = states[(states["against"] == Compared.OWN) & (states["other"] == other)].dropna(subset="cka")
+        if len(same):
+            row = (Likeness.CKA_OF_STATES, differs, *_spread(same, "cka"), cka[Compared.OWN, chance], ceiling)
+            rows.append(row)
     return pd.DataFrame(rows, columns=["measure", "seed", "mean", "low", "high", "chance", "ceiling"])
 
 

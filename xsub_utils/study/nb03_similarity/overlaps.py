@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,27 +19,31 @@ from xsub_utils.models.encoders import load_encoder
 from xsub_utils.similarity import overlap
 from xsub_utils.similarity.tokens import token_overlap
 from xsub_utils.statistics.variance import variance_shares
+from xsub_utils.study.conditions import Control, Differs, Likeness, Model, Quantity
 from xsub_utils.study.nb02_pruning import tables as pruning
 from xsub_utils.study.nb03_similarity.representations import parallel
 from xsub_utils.study.study import Study, encoder_identity, load_model, stored_table
 
 FACTORS = ["task", "language", "seed", "mask_seed"]
-DIFFERS = {  # the factors in which the masks of a pair differ -> what that says
-    ("mask_seed",): "mask seed",
-    ("seed",): "model seed",
-    ("language",): "language",
-    ("task",): "task",
-    ("task", "language"): "task and language",
+DIFFERS = {  # the factors in which the masks of a pair differ -> the condition
+    ("mask_seed",): Differs.MASK_SEED,
+    ("seed",): Differs.MODEL_SEED,
+    ("language",): Differs.LANGUAGE,
+    ("task",): Differs.TASK,
+    ("task", "language"): Differs.TASK_AND_LANGUAGE,
 }
-CLUSTERINGS = {
+CLUSTERINGS: dict[str, Callable[[int], Any]] = {
     "k-means": lambda k: KMeans(k, n_init=30, random_state=0),
     "agglomerative": lambda k: AgglomerativeClustering(k, metric="cosine", linkage="complete"),
 }
 MEASURES = ("jaccard", "expected_within", "adjusted_within", "p_within", "kappa", "matching", "overlap")
-PERPLEXITY = 10  # of t-SNE, as in Apostolikas et al. 2023
+TSNE_PERPLEXITY = 10  # as in Apostolikas et al. 2023
+Masks = Mapping[tuple, Tensor]  # (task, language, seed, mask_seed) -> (layers, heads)
 
 
-def all_masks(study: Study, tasks: Sequence[str], seeds: Sequence[int], mask_seeds: Sequence[int]) -> dict:
+def all_masks(
+    study: Study, tasks: Sequence[str], seeds: Sequence[int], mask_seeds: Sequence[int]
+) -> dict[tuple, Tensor]:
     """(task, language, seed, mask_seed) -> the mask."""
     return {
         (task, language, seed, mask_seed): mask
@@ -47,10 +52,10 @@ def all_masks(study: Study, tasks: Sequence[str], seeds: Sequence[int], mask_see
     }
 
 
-def pairs(found: dict[tuple, Tensor]) -> pd.DataFrame:
+def pairs(masks: Masks) -> pd.DataFrame:
     """Overlap of masks that differ in one respect: factors of both (`task`, `task_b`, …), differs, measures."""
-    table = overlap.compare(found, MEASURES)
-    kept = np.array([[int(found[name].sum()) for name in pair] for pair in zip(table["a"], table["b"], strict=True)])
+    table = overlap.compare(masks, MEASURES)
+    kept = np.array([[int(masks[name].sum()) for name in pair] for pair in zip(table["a"], table["b"], strict=True)])
     # The Jaccard index that masks of these sizes could reach.
     table["ceiling"] = kept.min(axis=1) / np.where(kept.any(axis=1), kept.max(axis=1), np.nan)
     for suffix, column in (("", "a"), ("_b", "b")):
@@ -65,83 +70,85 @@ def summary(table: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
     """Mean of each value by what differs, and its range over tasks: differs, measure, mean, low, high."""
     groups = table["task"] + " " + table["task_b"]
     rows = []
-    for differs, name in product([name for name in DIFFERS.values() if name in set(table["differs"])], values):
-        means = table[table["differs"] == differs].groupby(groups)[name].mean()
-        rows.append((differs, name, means.mean(), means.min(), means.max()))
+    for differs, measure in product([one for one in Differs if one in set(table["differs"])], values):
+        means = table[table["differs"] == differs].groupby(groups)[measure].mean()
+        rows.append((differs, measure, means.mean(), means.min(), means.max()))
     return pd.DataFrame(rows, columns=["differs", "measure", "mean", "low", "high"])
 
 
 def between_languages(table: pd.DataFrame, languages: Iterable[str], value: str) -> pd.DataFrame:
     """Mean overlap by task and pair of languages: task, a, b, value; on the diagonal another mask seed."""
-    same = table[table["differs"] == "mask seed"]
-    other = table[table["differs"] == "language"]
-    both = pd.concat([same, other, _swapped(other)])
-    means = both.groupby(["task", "language", "language_b"], sort=False)[value].mean()
+    same = table[table["differs"] == Differs.MASK_SEED]
+    other = table[table["differs"] == Differs.LANGUAGE]
+    symmetric = pd.concat([same, other, _swapped(other)])
+    means = symmetric.groupby(["task", "language", "language_b"], sort=False)[value].mean()
     order = pd.MultiIndex.from_product([table["task"].unique(), languages, languages])
     return means.reindex(order.set_names(["task", "a", "b"])).reset_index()
 
 
 def between_tasks(table: pd.DataFrame, tasks: Sequence[str], value: str) -> pd.DataFrame:
     """Mean overlap by pair of tasks, same language: a, b, value; on the diagonal another model seed."""
-    both = pd.concat(
-        [table[table["differs"] == "model seed"], other := table[table["differs"] == "task"], _swapped(other)]
-    )
-    means = both.groupby(["task", "task_b"], sort=False)[value].mean()
+    same = table[table["differs"] == Differs.MODEL_SEED]
+    other = table[table["differs"] == Differs.TASK]
+    means = pd.concat([same, other, _swapped(other)]).groupby(["task", "task_b"], sort=False)[value].mean()
     return means.reindex(pd.MultiIndex.from_product([tasks, tasks], names=["a", "b"])).reset_index()
 
 
-def variance(found: dict[tuple, Tensor], importance: pd.DataFrame) -> pd.DataFrame:
+def variance(masks: Masks, importance: pd.DataFrame) -> pd.DataFrame:
     """Which factor moves masks, and which the importance of heads: quantity, component, share, low, high."""
-    design = pd.DataFrame(list(found), columns=FACTORS)
-    bits = np.stack([mask.flatten().numpy() for mask in found.values()]).astype(float)
+    design = pd.DataFrame(list(masks), columns=FACTORS)
+    bits = np.stack([mask.flatten().numpy() for mask in masks.values()]).astype(float)
     vectors = vectors_of(importance)
-    parts = {"heads kept": (design, bits), "head importance": (vectors.index.to_frame(index=False), vectors.to_numpy())}
+    parts = {
+        Quantity.HEADS_KEPT: (design, bits),
+        Quantity.HEAD_IMPORTANCE: (vectors.index.to_frame(index=False), vectors.to_numpy()),
+    }
     tables = [variance_shares(keys, values).assign(quantity=name) for name, (keys, values) in parts.items()]
     return pd.concat(tables, ignore_index=True)
 
 
-def survivors(found: dict[tuple, Tensor]) -> pd.DataFrame:
+def survivors(masks: Masks) -> pd.DataFrame:
     """Heads kept by every search of a task (or of all) in a language (or in all), and how many chance would leave.
 
     Returns:
         task, language, kept (heads), expected (if every search kept as many heads of each layer at random), searches.
     """
-    keys = pd.DataFrame(list(found), columns=FACTORS)
-    stack = np.stack([mask.numpy() for mask in found.values()])
+    keys = pd.DataFrame(list(masks), columns=FACTORS)
+    stack = np.stack([mask.numpy() for mask in masks.values()])
     tasks, languages = [*keys["task"].unique(), "all"], [*keys["language"].unique(), "all"]
     rows = []
     for task, language in product(tasks, languages):
-        some = stack[
+        searches = stack[
             keys["task"].isin([task] if task != "all" else tasks)
             & keys["language"].isin([language] if language != "all" else languages)
         ]
-        chance = some.shape[2] * some.mean(2).prod(0).sum()
-        rows.append((task, language, int(some.all(0).sum()), chance, len(some)))
+        chance = searches.shape[2] * searches.mean(2).prod(0).sum()
+        rows.append((task, language, int(searches.all(0).sum()), chance, len(searches)))
     return pd.DataFrame(rows, columns=["task", "language", "kept", "expected", "searches"])
 
 
-def joint_by_layer(found: dict[tuple, Tensor]) -> pd.DataFrame:
+def joint_by_layer(masks: Masks) -> pd.DataFrame:
     """n-way Jaccard index of all searches of a task and language, by layer: task, language, layer, jaccard."""
     groups: dict[tuple, list[Tensor]] = {}
-    for (task, language, *_), mask in found.items():
+    for (task, language, *_), mask in masks.items():
         groups.setdefault((task, language), []).append(mask)
     rows = [
-        (*key, layer + 1, overlap.joint_jaccard([mask[layer] for mask in some]))
-        for key, some in groups.items()
-        for layer in range(len(some[0]))
+        (*key, layer + 1, overlap.joint_jaccard([mask[layer] for mask in group]))
+        for key, group in groups.items()
+        for layer in range(len(group[0]))
     ]
     return pd.DataFrame(rows, columns=["task", "language", "layer", "jaccard"])
 
 
-def never_used(found: dict[tuple, Tensor]) -> pd.DataFrame:
+def never_used(masks: Masks) -> pd.DataFrame:
     """Heads that no search keeps: task, layer, unused; "all" counts those that no task keeps."""
-    parts = {"all": list(found.values())}
-    for (task, *_), mask in found.items():
-        parts.setdefault(task, []).append(mask)
+    groups = {"all": list(masks.values())}
+    for (task, *_), mask in masks.items():
+        groups.setdefault(task, []).append(mask)
     rows = [
         (task, layer, int(count))
-        for task, some in parts.items()
-        for layer, count in enumerate(overlap.never_used(some), start=1)
+        for task, group in groups.items()
+        for layer, count in enumerate(overlap.never_used(group), start=1)
     ]
     return pd.DataFrame(rows, columns=["task", "layer", "unused"])
 
@@ -159,7 +166,7 @@ def maps(importance: pd.DataFrame) -> pd.DataFrame:
     Source: t-SNE of importance vectors as in Apostolikas et al. 2023; multidimensional scaling keeps distances.
     """
     vectors = vectors_of(importance)
-    few = min(PERPLEXITY, (len(vectors) - 1) / 3)
+    few = min(TSNE_PERPLEXITY, (len(vectors) - 1) / 3)
     methods = {
         "t-SNE": TSNE(perplexity=few, init="pca", random_state=42),
         "MDS": MDS(n_init=1, init="classical_mds", random_state=42),
@@ -182,10 +189,10 @@ def clusters(importance: pd.DataFrame) -> pd.DataFrame:
     vectors = vectors_of(importance)
     keys = vectors.index.to_frame(index=False)
     groups = {
-        "task": keys["task"],
+        Differs.TASK: keys["task"],
         "model": keys["task"] + keys["seed"].astype(str),
-        "language": keys["language"],
-        "task and language": keys["task"] + keys["language"],
+        Differs.LANGUAGE: keys["language"],
+        Differs.TASK_AND_LANGUAGE: keys["task"] + keys["language"],
     }
     rows = []
     for (name, labels), (method, make) in product(groups.items(), CLUSTERINGS.items()):
@@ -197,33 +204,31 @@ def clusters(importance: pd.DataFrame) -> pd.DataFrame:
 
 
 def perplexities(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:
-    """Perplexity of masked sub-words on the report split: task, seed, mask_seed, language, model, perplexity.
+    """Perplexity of masked sub-words on the test split: task, seed, mask_seed, language, model, perplexity.
 
-    Models are the pre-trained encoder, the fine-tuned model, and that through the language's own subnetwork.
+    Models are the pre-trained encoder, the fine-tuned model, and that through the language's own subnetwork: ids of
+    `Model`.
     """
     folder = study.encoder_folder()
 
     def compute() -> pd.DataFrame:
         models = {
-            "pre-trained": load_encoder(folder, "mlm")[0],
-            "fine-tuned": load_model(study.model_folder(task, seed)),
+            Model.PRETRAINED: load_encoder(folder, "mlm")[0],
+            Model.FINETUNED: load_model(study.model_folder(task, seed)),
         }
-        report = {language: study.batches(task, "test", language) for language in study.languages}
+        test = {language: study.batches(task, "test", language) for language in study.languages}
         rows = [
-            (code, name, evaluate(one, report[code], metric="perplexity"))
-            for name, one in models.items()
-            for code in report
+            (language, name, evaluate(model, test[language], metric="perplexity"))
+            for name, model in models.items()
+            for language in test
         ]
         return pd.DataFrame(rows, columns=["language", "model", "perplexity"])
 
     key = {"model": study.model_folder(task, seed).name, "encoder": encoder_identity(folder)}
-    whole = stored_table("perplexities", key | {"task": study.task(task).identity}, compute)
-    own = (
-        pruning.cross_evaluation(study, task, seed, mask_seed)
-        .query("control == 'own'")
-        .rename(columns={"score": "perplexity"})
-    )
-    table = pd.concat([whole, own.assign(model="own subnetwork")[whole.columns]], ignore_index=True)
+    full = stored_table("perplexities", key | {"task": study.task(task).identity}, compute)
+    crossed = pruning.cross_evaluation(study, task, seed, mask_seed)
+    own = crossed[crossed["control"] == Control.OWN].rename(columns={"score": "perplexity"})
+    table = pd.concat([full, own.assign(model=Model.OWN)[full.columns]], ignore_index=True)
     return table.assign(task=task, seed=seed, mask_seed=mask_seed)
 
 
@@ -231,20 +236,20 @@ def shared_tokens(study: Study) -> pd.DataFrame:
     """Share of the sub-words of sentences in b that those in a have too: measure, task, seed, a, b, value."""
     texts, tokenizer = parallel(study), study.tokenizer()
     rows = [(a, b, token_overlap(texts[a], texts[b], tokenizer)) for a, b in permutations(texts, 2)]
-    return pd.DataFrame(rows, columns=["a", "b", "value"]).assign(measure="shared sub-words", task="", seed=0)
+    return pd.DataFrame(rows, columns=["a", "b", "value"]).assign(measure=Likeness.SHARED_SUBWORDS, task="", seed=0)
 
 
-def parameters_removed(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:
-    """Share of the parameters that go with the heads: task, seed, mask_seed, language, layer (or "all"), removed."""
+def parameter_sparsity(study: Study, task: str, seed: int, mask_seed: int) -> pd.DataFrame:
+    """Share of the parameters that go with the heads: task, seed, mask_seed, language, layer (or "all"), sparsity."""
     model, rows = load_model(study.model_folder(task, seed)), []
     before = _layer_parameters(model)
-    whole = removal.parameter_count(model)
+    total = removal.parameter_count(model)
     for language, mask in pruning.subnetworks(study, task, seed, mask_seed).items():
         small = removal.remove_heads(model, mask)
         for layer, count in _layer_parameters(small).items():
             rows.append((language, str(layer + 1), 1 - count / before[layer]))
-        rows.append((language, "all", 1 - removal.parameter_count(small) / whole))
-    table = pd.DataFrame(rows, columns=["language", "layer", "removed"])
+        rows.append((language, "all", 1 - removal.parameter_count(small) / total))
+    table = pd.DataFrame(rows, columns=["language", "layer", "sparsity"])
     return table.assign(task=task, seed=seed, mask_seed=mask_seed)
 
 

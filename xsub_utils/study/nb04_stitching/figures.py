@@ -6,22 +6,24 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from xsub_utils.study.conditions import Map
+from xsub_utils.study.labels import labelled
 from xsub_utils.study.plots import RANGE, heat, in_order, is_first, legend_right, panels, square
-from xsub_utils.study.registry import drawing
+from xsub_utils.study.registry import register_figure
 
 TITLES = {"ra": "relative accuracy", "above_chance": "relative accuracy above chance"}
 MARKERS = ["o", "s", "D", "^", "v", "P", "X", "h"]
 LEGENDS = ("front differs in", "control")
 
 
-@drawing("conditions")
+@register_figure("conditions")
 def conditions(table: pd.DataFrame) -> Figure:
     """Trained maps by level: group, condition, map, level, task, ra, above_chance; bands hold all tasks."""
     groups = in_order(table["group"])
     keys = [(group, value) for group in groups for value in TITLES]
     figure, axes = panels(keys, columns=2, width=4.3, height=2.9, sharex=True, sharey="col")
     for (group, value), ax in axes:
-        rows = table[table["group"].eq(group) & table["map"].eq("trained")]
+        rows = labelled(table[table["group"].eq(group) & table["map"].eq(Map.TRAINED)], "condition")
         names = in_order(rows["condition"])
         looks = {"style": "condition", "markers": MARKERS[: len(names)], "dashes": False, "ms": 6}
         rest = sns.color_palette()[1:] if group == groups[0] else sns.color_palette("Dark2")
@@ -32,7 +34,9 @@ def conditions(table: pd.DataFrame) -> Figure:
         ax.set_ylabel(group if is_first(ax) else "")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if is_first(ax):
-            ax.get_legend().remove()
+            legend = ax.get_legend()
+            if legend is not None:
+                legend.remove()
         else:
             sns.move_legend(
                 ax, "center left", bbox_to_anchor=(1, 0.5), title=LEGENDS[groups.index(group)], frameon=False
@@ -40,9 +44,10 @@ def conditions(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("maps")
+@register_figure("maps")
 def maps(table: pd.DataFrame) -> Figure:
     """Relative accuracy above chance through both maps: condition, map, level, above_chance."""
+    table = labelled(table, "condition", "map")
     names = in_order(table["map"])
     height = 0.24 * table["condition"].nunique() + 1
     figure, axes = panels(names, columns=2, width=4.2, height=height, sharey=True)
@@ -53,13 +58,13 @@ def maps(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("languages_stitched")
+@register_figure("languages_stitched")
 def languages_stitched(table: pd.DataFrame) -> Figure:
     """Fronts of one language, ends of another: level, a, b, value column; the diagonal is another mask seed."""
     return _by_level(table, "front, subnetwork of", "end, subnetwork of")
 
 
-@drawing("tasks_stitched")
+@register_figure("tasks_stitched")
 def tasks_stitched(table: pd.DataFrame) -> Figure:
     """Fronts of one task, ends of another: level, a, b, value column; the diagonal is another model seed."""
     return _by_level(table, "front, task", "end, task")
@@ -77,7 +82,7 @@ def _by_level(table: pd.DataFrame, front: str, end: str) -> Figure:
     return figure
 
 
-@drawing("pairs")
+@register_figure("pairs")
 def pairs(table: pd.DataFrame) -> Figure:
     """Pairs of tasks by level: level, a, b, value column; the published form of the matrix."""
     value = table.columns[-1]
@@ -96,9 +101,10 @@ def pairs(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("against")
+@register_figure("against")
 def against(table: pd.DataFrame) -> Figure:
     """Relative accuracy above chance beside other kinds of likeness: front, level, kind, likeness, above_chance."""
+    table = labelled(table, "kind", "front")
     figure, axes = panels(in_order(table["kind"]), columns=3, width=3.0, height=3.1, sharey=True)
     for kind, ax in axes:
         rows = table[table["kind"] == kind]

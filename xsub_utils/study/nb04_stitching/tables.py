@@ -8,15 +8,20 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from xsub_utils.stitching.scores import relative_accuracy
-from xsub_utils.study.nb04_stitching.stitched import CONTROLS, HEADLESS, SUBNETWORKS, TRAINED
+from xsub_utils.study.conditions import Differs, Front, FrontKind, Likeness, Map, PairLikeness
+from xsub_utils.study.nb04_stitching.stitched import CONTROLS, SUBNETWORKS
 
-KINDS = {"jaccard": "Jaccard index of the masks", "cka": "CKA, mean of tokens", "cka_first": "CKA, first token"}
 FRONTS = {  # kinds of condition
-    "subnetwork of the task": SUBNETWORKS[:4],
-    "subnetwork of another task": SUBNETWORKS[4:],
-    "heads shuffled": CONTROLS[:4],
-    "no heads, or untrained": CONTROLS[4:6],
-    "end without heads": CONTROLS[6:],
+    FrontKind.SUBNETWORK_OF_TASK: (Front.ITSELF, Front.MASK_SEED, Front.LANGUAGE, Front.MODEL_SEED),
+    FrontKind.SUBNETWORK_OF_OTHER_TASK: (Front.TASK, Front.TASK_AND_LANGUAGE),
+    FrontKind.HEADS_SHUFFLED: (
+        Front.SHUFFLED_WITHIN,
+        Front.SHUFFLED_OVER,
+        Front.SHUFFLED,
+        Front.MODEL_SEED_SHUFFLED,
+    ),
+    FrontKind.NO_HEADS_OR_UNTRAINED: (Front.FRONT_WITHOUT_HEADS, Front.UNTRAINED_FRONT),
+    FrontKind.END_WITHOUT_HEADS: (Front.END_WITHOUT_HEADS,),
 }
 
 
@@ -24,11 +29,11 @@ def relative(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `stitches` with relative accuracies.
 
     Returns:
-        Further columns ra (score over that of the end's own subnetwork), ra_full (over that of the end's whole model)
-        and above_chance (score over that of the own subnetwork, both above chance). See `stitching.relative_accuracy`.
+        Further columns ra (score over that of the end's own subnetwork), ra_full (over that of the end's full model)
+        and above_chance (score over that of the own subnetwork, both above chance). See `relative_accuracy`.
     """
     rows = zip(table["score"], table["own"], table["full"], table["chance"], strict=True)
-    found = [
+    ratios = [
         (
             relative_accuracy(score, baseline=own),
             relative_accuracy(score, baseline=full),
@@ -36,7 +41,7 @@ def relative(table: pd.DataFrame) -> pd.DataFrame:
         )
         for score, own, full, chance in rows
     ]
-    return table.assign(**pd.DataFrame(found, table.index, ["ra", "ra_full", "above_chance"], dtype=float))
+    return table.assign(**pd.DataFrame(ratios, table.index, ["ra", "ra_full", "above_chance"], dtype=float))
 
 
 def means(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -51,17 +56,17 @@ def means(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def of_full_ends(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of those ends that fronts of every kind were stitched to, so that kinds are compared on equal ends."""
     keys = ["task", "seed", "language"]
-    full = table.loc[table["condition"] == HEADLESS, keys].drop_duplicates()
-    return table.merge(full, on=keys)
+    ends = table.loc[table["condition"] == Front.END_WITHOUT_HEADS, keys].drop_duplicates()
+    return table.merge(ends, on=keys)
 
 
 def by_condition(table: pd.DataFrame) -> pd.DataFrame:
     """Relative accuracies on the ends that have all fronts: group (of conditions), condition, map, level, task, …"""
-    found = means(of_full_ends(table), ["condition", "map", "level", "task"])
+    accuracies = means(of_full_ends(table), ["condition", "map", "level", "task"])
     parts = [
-        found[found["condition"] == name].assign(group=group)
-        for group, names in {"subnetworks": SUBNETWORKS, "controls": (SUBNETWORKS[0], *CONTROLS)}.items()
-        for name in names
+        accuracies[accuracies["condition"] == condition].assign(group=group)
+        for group, conditions in {"subnetworks": SUBNETWORKS, "controls": (Front.ITSELF, *CONTROLS)}.items()
+        for condition in conditions
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -70,31 +75,31 @@ def beside_likeness(table: pd.DataFrame) -> pd.DataFrame:
     """Relative accuracy of trained maps beside the likeness of masks and states, on the ends that have all fronts.
 
     Returns:
-        kind (of likeness), front (kinds of condition, see `FRONTS`), condition, task (of the end), level, likeness,
-        above_chance: over models and languages.
+        kind (of `PairLikeness`), front (kinds of condition, see `FRONTS`), condition, task (of the end), level,
+        likeness, above_chance: over models and languages.
     """
     keys = ["condition", "task", "level"]
-    trained = of_full_ends(table[table["map"] == TRAINED])
-    found = means(trained, keys).merge(trained.groupby(keys, sort=False)[list(KINDS)].mean().reset_index(), on=keys)
-    parts = [found[found["condition"].isin(names)].assign(front=front) for front, names in FRONTS.items()]
-    wide = pd.concat(parts).melt(["front", *keys, "above_chance"], list(KINDS), "kind", "likeness")
-    return wide.replace({"kind": KINDS})
+    trained = of_full_ends(table[table["map"] == Map.TRAINED])
+    likeness = trained.groupby(keys, sort=False)[list(PairLikeness)].mean().reset_index()
+    wide = means(trained, keys).merge(likeness, on=keys)
+    parts = [wide[wide["condition"].isin(names)].assign(front=front) for front, names in FRONTS.items()]
+    return pd.concat(parts).melt(["front", *keys, "above_chance"], list(PairLikeness), "kind", "likeness")
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """Spearman's ρ of relative accuracy, trained, with other likeness: kind, level, all, within, pairs.
 
-    Over pairs of `SUBNETWORKS` but "itself". "all" ranks the pairs of a task together, other tasks beside the own one;
-    "within" those of a task and condition. Each is the mean of its groups.
+    Over pairs of `SUBNETWORKS` but "itself"; kinds are those of `PairLikeness`. "all" ranks the pairs of a task
+    together, other tasks beside the own one; "within" those of a task and condition. Each is the mean of its groups.
     """
-    some = relative(table[(table["map"] == TRAINED) & table["condition"].isin(SUBNETWORKS[1:])])
+    stitched = relative(table[(table["map"] == Map.TRAINED) & table["condition"].isin(SUBNETWORKS[1:])])
     rows = []
-    for kind, (level, at) in product(KINDS, some.groupby("level")):
-        found = [
-            pd.Series([_rho(pairs[kind], pairs["above_chance"]) for _, pairs in at.groupby(groups)]).mean()
+    for kind, (level, at_level) in product(PairLikeness, stitched.groupby("level")):
+        rhos = [
+            pd.Series([_rho(pairs[kind], pairs["above_chance"]) for _, pairs in at_level.groupby(groups)]).mean()
             for groups in (["task"], ["task", "condition"])
         ]
-        rows.append((KINDS[kind], level, *found, len(at)))
+        rows.append((kind, level, *rhos, len(at_level)))
     return pd.DataFrame(rows, columns=["kind", "level", "all", "within", "pairs"])
 
 
@@ -110,7 +115,7 @@ def between_languages(table: pd.DataFrame) -> pd.DataFrame:
 
     On the diagonal the same language with another mask seed.
     """
-    return _crossed(table, ("mask seed", "language"), "front_language", "language")
+    return _crossed(table, (Front.MASK_SEED, Front.LANGUAGE), "front_language", "language")
 
 
 def between_tasks(table: pd.DataFrame) -> pd.DataFrame:
@@ -118,16 +123,16 @@ def between_tasks(table: pd.DataFrame) -> pd.DataFrame:
 
     On the diagonal the same task with another seed of fine-tuning.
     """
-    return _crossed(table, ("model seed", "task"), "front_task", "task")
+    return _crossed(table, (Front.MODEL_SEED, Front.TASK), "front_task", "task")
 
 
 def _crossed(table: pd.DataFrame, conditions: Sequence[str], a: str, b: str) -> pd.DataFrame:
-    some = table[table["condition"].isin(conditions) & (table["map"] == TRAINED)]
-    found = means(some, ["level", a, b]).set_index(["level", a, b])["above_chance"]
+    stitched = table[table["condition"].isin(conditions) & (table["map"] == Map.TRAINED)]
+    accuracies = means(stitched, ["level", a, b]).set_index(["level", a, b])["above_chance"]
     order = list(dict.fromkeys(table[b]))
-    fronts = order + [name for name in dict.fromkeys(some[a]) if name not in order]
+    fronts = order + [name for name in dict.fromkeys(stitched[a]) if name not in order]
     names = pd.MultiIndex.from_product([sorted(set(table["level"])), fronts, order], names=["level", "a", "b"])
-    return found.reindex(names).reset_index()
+    return accuracies.reindex(names).reset_index()
 
 
 def stability(table: pd.DataFrame) -> pd.DataFrame:
@@ -136,11 +141,16 @@ def stability(table: pd.DataFrame) -> pd.DataFrame:
     Chance is a front of as many heads in each layer at random, the ceiling a subnetwork stitched to itself. On the ends
     that have all fronts.
     """
-    found, rows = means(of_full_ends(table[table["map"] == TRAINED]), ["condition", "task"]), []
-    for value, name in (("ra", "relative accuracy"), ("above_chance", "relative accuracy above chance")):
-        of = {condition: part[value] for condition, part in found.groupby("condition")}
-        for seed, chance in (("mask seed", "shuffled within layers"), ("model seed", "model seed, shuffled within")):
-            if seed in of:
-                spread = of[seed].mean(), of[seed].min(), of[seed].max()
-                rows.append((name, seed, *spread, of[chance].mean(), of["itself"].mean()))
+    accuracies, rows = means(of_full_ends(table[table["map"] == Map.TRAINED]), ["condition", "task"]), []
+    measures = {"ra": Likeness.RELATIVE_ACCURACY, "above_chance": Likeness.RELATIVE_ACCURACY_ABOVE_CHANCE}
+    seeds = (
+        (Differs.MASK_SEED, Front.MASK_SEED, Front.SHUFFLED_WITHIN),
+        (Differs.MODEL_SEED, Front.MODEL_SEED, Front.MODEL_SEED_SHUFFLED),
+    )
+    for (column, measure), (differs, other, chance) in product(measures.items(), seeds):
+        by_condition = {condition: part[column] for condition, part in accuracies.groupby("condition")}
+        if other in by_condition:
+            same = by_condition[other]
+            limits = by_condition[chance].mean(), by_condition[Front.ITSELF].mean()
+            rows.append((measure, differs, same.mean(), same.min(), same.max(), *limits))
     return pd.DataFrame(rows, columns=["measure", "seed", "mean", "low", "high", "chance", "ceiling"])

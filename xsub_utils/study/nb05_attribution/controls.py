@@ -10,19 +10,17 @@ from torch import Tensor
 from xsub_utils._internal import store
 from xsub_utils.evaluation.scores import evaluate
 from xsub_utils.heads import masks
-from xsub_utils.study.nb02_pruning import tables as pruning
+from xsub_utils.study.conditions import AttributedHeads
+from xsub_utils.study.nb02_pruning.searches import search
 from xsub_utils.study.nb03_similarity import representations as states
 from xsub_utils.study.study import Study, load_model
 
-FULL, OWN, AGAIN, OTHER = "full model", "own subnetwork", "own, other mask seed", "another language's"
-SHUFFLED, RANDOM, MATCHED = "shuffled within layers", "random heads", "random heads, as accurate"
-SEARCHED, ANY = "own search, half the size", "random heads, any size"
-CONDITIONS = (FULL, OWN, AGAIN, OTHER, SHUFFLED, RANDOM, MATCHED)
-ALL = (*CONDITIONS, SEARCHED, ANY)
+ALL = tuple(AttributedHeads)
+CONDITIONS = ALL[: ALL.index(AttributedHeads.RANDOM_AS_ACCURATE) + 1]  # each made for one language; the full model
 _DRAWS, _STEP = 4, 4  # random masks per size, and heads between sizes, among which one is sought that is as accurate
 
 
-class Plan(NamedTuple):
+class AttributionPlan(NamedTuple):
     """What is attributed to what.
 
     Attributes:
@@ -43,7 +41,26 @@ class Plan(NamedTuple):
     mask_seeds: Sequence[int] = (0, 1)
 
 
-class Mask(NamedTuple):
+class AttributedModel(NamedTuple):
+    """A model whose predictions are attributed.
+
+    Attributes:
+        study, task, seed: Give the examples, and the subnetworks: those of the study's own model of that seed.
+        folder: Of the model; not always the study's own.
+    """
+
+    study: Study
+    task: str
+    seed: int
+    folder: Path
+
+    @classmethod
+    def of(cls, study: Study, task: str, seed: int) -> "AttributedModel":
+        """The study's own model."""
+        return cls(study, task, seed, study.model_folder(task, seed))
+
+
+class HeadSet(NamedTuple):
     """A set of heads, and on which languages' examples it is looked at."""
 
     condition: str
@@ -53,95 +70,90 @@ class Mask(NamedTuple):
 
     @property
     def kept(self) -> float:
-        """Share of the heads."""
+        """Share of the heads that it keeps."""
         return 1.0 if self.gates is None else float(self.gates.float().mean())
 
 
-def sets_of_heads(
-    study: Study,
-    task: str,
-    seed: int,
-    plan: Plan,
-    folder: Path | None = None,
+def head_sets(
+    model: AttributedModel,
+    plan: AttributionPlan,
     conditions: Sequence[str] = ALL,
     own: Mapping[str, Tensor] | None = None,
-) -> Iterator[Mask]:
+) -> Iterator[HeadSet]:
     """Every set of heads that is looked at; controls on the language that they were made for.
 
     A subnetwork without any head is left out, with its controls: there is nothing to attribute through.
 
     Args:
-        study, task, seed: Of the model that the subnetworks are of.
+        model: Through which they are looked at; some random heads are as accurate in it as a subnetwork.
         plan: What is attributed to what.
-        folder: Another model, in which heads are as accurate; by default the same.
         conditions: Those that are wanted.
         own: Language -> its subnetwork; by default as notebook 02 finds it.
     """
-    own = own or states.subnetworks(study, task, seed, plan.mask_seeds[0])
-    found = _every_set(study, task, seed, plan, folder or study.model_folder(task, seed), conditions, own)
-    return (mask for mask in found if mask.condition in conditions)
+    own = own or states.subnetworks(model.study, model.task, model.seed, plan.mask_seeds[0])
+    return (heads for heads in _every_set(model, plan, conditions, own) if heads.condition in conditions)
 
 
 def _every_set(
-    study: Study,
-    task: str,
-    seed: int,
-    plan: Plan,
-    folder: Path,
-    conditions: Sequence[str],
-    own: Mapping[str, Tensor],
-) -> Iterator[Mask]:
+    model: AttributedModel, plan: AttributionPlan, conditions: Sequence[str], own: Mapping[str, Tensor]
+) -> Iterator[HeadSet]:
     first, *more = plan.mask_seeds
-    languages = tuple(study.languages)
-    again = states.subnetworks(study, task, seed, more[0]) if more and AGAIN in conditions else {}
-    yield Mask(FULL, "", None, languages)
+    languages = tuple(model.study.languages)
+    wanted = more and AttributedHeads.OWN_OTHER_MASK_SEED in conditions
+    again = states.subnetworks(model.study, model.task, model.seed, more[0]) if wanted else {}
+    yield HeadSet(AttributedHeads.FULL, "", None, languages)
     for language, mask in own.items():
         if not mask.any():
             continue
-        yield Mask(OWN, language, mask, languages)
+        yield HeadSet(AttributedHeads.OWN, language, mask, languages)
         if language in again and again[language].any():
-            yield Mask(AGAIN, language, again[language], (language,))
-        yield Mask(SHUFFLED, language, masks.shuffle_mask(mask, over="within", seed=first), (language,))
-        yield Mask(RANDOM, language, masks.random_mask(mask, seed=first), (language,))
-        if MATCHED in conditions:  # takes time to find
-            yield Mask(MATCHED, language, as_accurate(study, task, language, first, folder, mask), (language,))
-        yield from _searched(study, task, seed, language, first)
+            yield HeadSet(AttributedHeads.OWN_OTHER_MASK_SEED, language, again[language], (language,))
+        shuffled = masks.shuffle_mask(mask, over="within", seed=first)
+        yield HeadSet(AttributedHeads.SHUFFLED_WITHIN, language, shuffled, (language,))
+        yield HeadSet(AttributedHeads.RANDOM_HEADS, language, masks.random_mask(mask, seed=first), (language,))
+        if AttributedHeads.RANDOM_AS_ACCURATE in conditions:  # takes time to find
+            matched = as_accurate(model, language, first, mask)
+            yield HeadSet(AttributedHeads.RANDOM_AS_ACCURATE, language, matched, (language,))
+        yield from _half_the_size(model, language, first)
     for number, share in enumerate(plan.sizes):
-        yield Mask(ANY, "", masks.random_mask(_keeping(round(share * mask.numel()), mask), seed=number), languages)
+        drawn = masks.random_mask(_keeping(round(share * mask.numel()), mask), seed=number)
+        yield HeadSet(AttributedHeads.RANDOM_ANY_SIZE, "", drawn, languages)
 
 
-def _searched(study: Study, task: str, seed: int, language: str, mask_seed: int) -> Iterator[Mask]:
+def _half_the_size(model: AttributedModel, language: str, mask_seed: int) -> Iterator[HeadSet]:
     """The mask of the language's search with about half as many heads as its subnetwork."""
-    found = pruning.search(study, task, seed, language, mask_seed)
-    size = int(found.mask.sum())
-    smaller = [step.mask for step in found.trajectory if 0 < step.kept < size]
+    subnetwork = search(model.study, model.task, model.seed, language, mask_seed)
+    size = int(subnetwork.mask.sum())
+    smaller = [step.mask for step in subnetwork.trajectory if 0 < step.kept < size]
     if smaller:
         half = min(smaller, key=lambda mask: abs(2 * int(mask.sum()) - size))
-        yield Mask(SEARCHED, language, half, (language,))
+        yield HeadSet(AttributedHeads.OWN_HALF_THE_SIZE, language, half, (language,))
 
 
-def as_accurate(study: Study, task: str, language: str, mask_seed: int, folder: Path, own: Tensor) -> Tensor:
+def as_accurate(model: AttributedModel, language: str, mask_seed: int, own: Tensor) -> Tensor:
     """Random heads, at least as many as in a language's subnetwork, whose score is nearest to that of the subnetwork.
 
-    Scores are those of the model of `folder` on the stop split, as in the search itself; of equally near masks the one
-    with fewest heads. The nearest of what was tried may still be some way off.
+    Scores are those of the model on the validation split, as in the search itself; of equally near masks the one with
+    fewest heads. The nearest of the masks that were tried may still be some way off.
     """
-    data = study.task(task)
+    study, task = model.study, model.task
 
     def build(out: Path) -> None:
-        model, stop = load_model(folder), study.batches(task, "validation", language, mask_seed)
-        target, tried = evaluate(model, stop, metric=data.metric, gates=own), []
+        loaded, validation = load_model(model.folder), study.batches(task, "validation", language, mask_seed)
+
+        def score(mask: Tensor) -> float:
+            return evaluate(loaded, validation, metric=study.metric(task).name, gates=mask)
+
+        target, tried = score(own), []
         for kept in range(int(own.sum()), own.numel() + 1, _STEP):
             drawn = [masks.random_mask(_keeping(kept, own), seed=number) for number in range(_DRAWS)]
-            tried += [
-                (abs(evaluate(model, stop, metric=data.metric, gates=mask) - target), kept, mask) for mask in drawn
-            ]
-        nearest = min(tried, key=lambda one: one[:2])[2]
+            tried += [(abs(score(mask) - target), kept, mask) for mask in drawn]
+        nearest = min(tried, key=lambda row: row[:2])[2]
         masks.save_masks(out / "mask.npz", {"mask": nearest}, {})
 
     key = {
-        "model": folder.name,
-        "task": data.identity,
+        "model": model.folder.name,
+        "task": study.task(task).identity,
         "language": language,
         "mask_seed": mask_seed,
         "own": own.int().tolist(),

@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from xsub_utils._internal.validation import invalid
 from xsub_utils.data.tasks import Task
 from xsub_utils.evaluation.scores import predictions
 from xsub_utils.models.batches import IGNORED, make_batches
@@ -43,26 +44,28 @@ def alike(study: Study, task: str, split: str, size: int, right: pd.Series | Non
         return rows[rows["id"].isin(chosen)].drop(columns="rank")
     counts = rows["language"].value_counts().reindex(study.languages, fill_value=0)
     if counts.min() < size:
-        raise ValueError(
-            f"{split} examples: {size} per language are asked for, {counts.idxmin()} has {counts.min()}; "
-            "a smaller attributed_test_size or attributed_size would be right"
+        raise invalid(
+            f"attributed_{split}_size",
+            f"at most {counts.min()}, the {split} examples of {counts.idxmin()}",
+            size,
+            f"take fewer, or raise {split}_size",
         )
     return rows.sort_values("rank", kind="stable").groupby("language", sort=False).head(size).drop(columns="rank")
 
 
 def right_share(study: Study, task: str, seed: int) -> pd.Series:
-    """(language, id) -> share of the labels of each report example that the full model has right."""
+    """(language, id) -> share of the labels of each test example that the full model has right."""
     data = study.task(task)
     model = load_model(study.model_folder(task, seed))
     metric = "accuracy" if data.kind == "sequence" else "token_accuracy"
-    found = []
+    shares = []
     for language in study.languages:
         rows = data.examples("test", language)
         guesses, labels = predictions(model, batches_of(study, data, rows), gates=None, metric=metric)
         right = [_right(*pair) for pair in zip(guesses, labels, strict=True)]
         index = pd.MultiIndex.from_product([[language], rows["id"]], names=["language", "id"])
-        found.append(pd.Series(torch.cat(right).numpy(), index))
-    return pd.concat(found)
+        shares.append(pd.Series(torch.cat(right).numpy(), index))
+    return pd.concat(shares)
 
 
 def _right(guess: Tensor, gold: Tensor) -> Tensor:

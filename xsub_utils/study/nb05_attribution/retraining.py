@@ -4,7 +4,7 @@ All train on a part of the task's training data only, so that what is left out w
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from xsub_utils._internal import store
+from xsub_utils._internal.validation import invalid
 from xsub_utils.attribution import top_k, tracin
-from xsub_utils.evaluation.scores import forward
+from xsub_utils.evaluation.forward import forward
 from xsub_utils.gradients import capture
+from xsub_utils.study.conditions import Examples, Removed
 from xsub_utils.study.nb05_attribution.examples import batches_of, by_length
-from xsub_utils.study.nb05_attribution.tables import long_shares
-from xsub_utils.study.study import Study, encoder_identity, load_model
+from xsub_utils.study.nb05_attribution.scores import long_shares
+from xsub_utils.study.nb05_attribution.specialisation import in_order
+from xsub_utils.study.study import Study, load_model, training_key
 from xsub_utils.training import finetune, settings
-
-TOP, BOTTOM, NOTHING = "most helpful", "most harmful", "nothing"
-RANDOM, ALIKE = "random", "random, alike"  # alike: as many of each language and label as the most helpful
+from xsub_utils.training.folders import checkpoints
 
 
 def removals(
@@ -40,8 +41,9 @@ def removals(
         share: Of the training examples.
 
     Returns:
-        task, seed, language, removed ("nothing", "most helpful", "most harmful", "random", "random, alike"), confidence
-        (mean probability of the right answer), loss (mean, in nats), change (of confidence).
+        task, seed, language, removed (an id of `Removed`; "random_alike" are as many random ones of each language and
+        label as the strongest proponents), confidence (mean probability of the right answer), loss (mean, in nats),
+        change (of confidence).
     """
     rows = _pool(study, task, dict.fromkeys(study.languages, size))
     base, tables = _trained(study, task, seed, rows), []
@@ -51,17 +53,17 @@ def removals(
         count = round(share * len(rows))
         generator = np.random.default_rng([seed, study.languages.index(language)])
         gone = {
-            NOTHING: order[:0],
-            TOP: order[:count],
-            BOTTOM: order[-count:],
-            RANDOM: generator.permutation(order)[:count],
-            ALIKE: _alike(rows, order[:count], generator),
+            Removed.NOTHING: order[:0],
+            Removed.PROPONENTS: order[:count],
+            Removed.OPPONENTS: order[-count:],
+            Removed.RANDOM_EXAMPLES: generator.permutation(order)[:count],
+            Removed.RANDOM_ALIKE: _alike(rows, order[:count], generator),
         }
-        found = []
+        outcomes = []
         for name, places in gone.items():
             folder = _trained(study, task, seed, rows.drop(rows.index[places]))
-            found.append((name, *_confidence(study, task, folder, test)))
-        table = pd.DataFrame(found, columns=["removed", "confidence", "loss"])
+            outcomes.append((name, *_confidence(study, task, folder, test)))
+        table = pd.DataFrame(outcomes, columns=["removed", "confidence", "loss"])
         tables.append(table.assign(language=language, change=table["confidence"] - table["confidence"].iloc[0]))
     return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed)
 
@@ -85,7 +87,7 @@ def imbalances(
         study, task, seed: Of the model.
         languages: Whose share of the training data is changed, one at a time.
         size: Training examples of each other language.
-        attributed_test_size, top: As in `attribution.Plan`.
+        attributed_test_size, top: As in `AttributionPlan`.
         factors: What `size` is multiplied by for that language; 0 leaves it out of training.
 
     Returns:
@@ -107,15 +109,40 @@ def imbalances(
     return pd.concat(tables, ignore_index=True).assign(task=task, seed=seed)
 
 
+def at_each_size(changed: pd.DataFrame) -> pd.DataFrame:
+    """Share of a language that has more or less training data, for its own test examples and those of the others.
+
+    Args:
+        changed: From `imbalances`.
+
+    Returns:
+        task, seed, changed (language), factor (above 0), examples (an id of `Examples`), chance, share.
+    """
+    rows = changed[changed["train"].eq(changed["changed"]) & changed["factor"].gt(0)]
+    of_language = rows["language"] == rows["changed"]
+    examples = of_language.map({True: Examples.OF_LANGUAGE, False: Examples.OF_OTHERS})
+    keys = ["task", "seed", "changed", "factor", "examples"]
+    return rows.assign(examples=examples).groupby(keys, as_index=False)[["chance", "share"]].mean()
+
+
+def without_language(changed: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
+    """Whose data count for a language that was left out of training: a (that language), b (training language), share.
+
+    Args:
+        changed: From `imbalances`.
+        languages: In their order.
+    """
+    rows = changed[changed["factor"].eq(0) & changed["language"].eq(changed["changed"])]
+    rows = rows.rename(columns={"language": "a", "train": "b"})
+    return in_order(rows.groupby(["a", "b"], sort=False, as_index=False)["share"].mean(), languages)
+
+
 def _pool(study: Study, task: str, counts: dict[str, int]) -> pd.DataFrame:
     """The first training examples of each language, by length."""
     data = study.task(task)
-    short = {code: count for code, count in counts.items() if count > len(data.examples("train", code))}
-    if short:
-        raise ValueError(
-            f"training examples: {short} are asked for, there are {study.train_size} per language; smaller sizes or a "
-            "larger train_size would be right"
-        )
+    for code, count in counts.items():
+        if count > (most := len(data.examples("train", code))):
+            raise invalid("size", f"at most {most}, the training examples of {code}", count, "or raise train_size")
     return by_length(pd.concat([data.examples("train", code).head(count) for code, count in counts.items()]), data.kind)
 
 
@@ -125,17 +152,11 @@ def _trained(study: Study, task: str, seed: int, rows: pd.DataFrame) -> Path:
     rows = rows.sort_values(["language", "id"], kind="stable").reset_index(drop=True)
     chosen = settings.preset(study.preset, data)
     chosen = replace(chosen, epochs=study.epochs or chosen.epochs, eval_size=0)
-    key = {
-        "task": data.identity,
-        "rows": _digest(rows),
-        "encoder": encoder_identity(encoder),
-        "seed": seed,
-        "settings": asdict(chosen),
-    }
+    present = [code for code in study.languages if (rows["language"] == code).any()]
+    key = training_key(data, encoder, seed=seed, languages=present, settings=chosen, rows=_digest(rows))
 
     def build(out: Path) -> None:
         part = replace(data, splits={**data.splits, "train": rows}, identity=store.digest([data.identity, key["rows"]]))
-        present = [code for code in study.languages if (rows["language"] == code).any()]
         finetune.finetune(part, encoder, seed=seed, out=out, languages=present, settings=chosen)
 
     return store.get_or_build("model-of-part", key, build, resume=True)
@@ -147,8 +168,8 @@ def _scores(study: Study, task: str, folder: Path, rows: pd.DataFrame, test: pd.
     def build(out: Path) -> None:
         data, groups = study.task(task), ["all"] * len(test) if together else None
         sides = (batches_of(study, data, side) for side in (rows, test))
-        found = tracin.influence(finetune.checkpoints(folder), *sides, test_groups=groups)
-        np.save(out / "scores.npy", found.scores.numpy())
+        influence = tracin.influence(checkpoints(folder), *sides, test_groups=groups)
+        np.save(out / "scores.npy", influence.scores.numpy())
 
     key = {"model": folder.name, "rows": _digest(rows), "test": _digest(test), "together": together}
     return torch.from_numpy(np.load(store.get_or_build("influence-of-part", key, build, code=[tracin]) / "scores.npy"))
@@ -156,12 +177,12 @@ def _scores(study: Study, task: str, folder: Path, rows: pd.DataFrame, test: pd.
 
 def _confidence(study: Study, task: str, folder: Path, test: pd.DataFrame) -> tuple[float, float]:
     """Mean probability of the right answers, and mean loss."""
-    model, found = load_model(folder), []
+    model, parts = load_model(folder), []
     with torch.no_grad():
         for batch in batches_of(study, study.task(task), test):
             labels, logits = forward(model, batch)
-            found.append(capture.example_loss(logits, labels))
-    losses = torch.cat(found).double()
+            parts.append(capture.example_loss(logits, labels))
+    losses = torch.cat(parts).double()
     return float(losses.neg().exp().mean()), float(losses.mean())
 
 

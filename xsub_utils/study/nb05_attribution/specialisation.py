@@ -1,14 +1,17 @@
 """Notebook 05, the tables: does a language rely on its own data, and does its subnetwork make it do so more?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
 from xsub_utils.statistics.inference import bootstrap_interval, crossed_interval, mantel
-from xsub_utils.study.nb05_attribution.controls import ANY, CONDITIONS, FULL, MATCHED, OWN, RANDOM
+from xsub_utils.study.conditions import AttributedHeads, true_relatedness
+from xsub_utils.study.nb05_attribution.controls import CONDITIONS
+from xsub_utils.study.nb05_attribution.tables import BY_EPOCH
 
+RANDOM = (AttributedHeads.RANDOM_ANY_SIZE, AttributedHeads.RANDOM_HEADS, AttributedHeads.RANDOM_AS_ACCURATE)
 EXAMPLE = ["task", "seed", "language", "id"]
 RESAMPLES = 1000
 
@@ -16,12 +19,12 @@ RESAMPLES = 1000
 def matrices(shares: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     """Share of each training language in each test language: task, condition, a (test), b (training), share.
 
-    Most positive examples of all epochs. Of the own subnetwork, and of random heads as accurate, each row is through
+    Strongest proponents over all epochs. Of the own subnetwork, and of random heads as accurate, each row is through
     the heads of the row's language.
     """
-    some = shares[shares["condition"].isin([FULL, OWN, MATCHED]) & _total(shares)]
+    rows = shares[shares["condition"].isin(BY_EPOCH) & _proponents(shares)]
     keys = ["condition", "task", "language", "train"]
-    table = some.groupby(keys, sort=False, as_index=False)["share"].mean()
+    table = rows.groupby(keys, sort=False, as_index=False)["share"].mean()
     return in_order(table.rename(columns={"language": "a", "train": "b"}), languages)
 
 
@@ -32,15 +35,15 @@ def in_order(table: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
 
 
 def in_language(shares: pd.DataFrame) -> pd.DataFrame:
-    """Share of the test example's own language, beside that in the full model.
+    """In-language share, that of the test example's own language, beside that in the full model.
 
     Returns:
-        Rows of `attribution.shares` where both languages are one: further columns full (share in the full model, same
+        Rows of `tables.shares` where both languages are one: further columns full (share in the full model, same
         example, epoch and sign) and rise (share − full).
     """
     own = shares[shares["train"] == shares["language"]].drop(columns="train")
     keys = [*EXAMPLE, "epoch", "sign"]
-    full = own[own["condition"] == FULL].set_index(keys)["share"].rename("full")
+    full = own[own["condition"] == AttributedHeads.FULL].set_index(keys)["share"].rename("full")
     table = own.join(full, on=keys)
     return table.assign(rise=table["share"] - table["full"])
 
@@ -56,27 +59,29 @@ def rises(own: pd.DataFrame, epoch: int = 0) -> pd.DataFrame:
         task ("all" too), sign, condition, mean, low, high: 95 % intervals of a bootstrap over pairs of model and
         language, each with its sets of heads and test examples, so that they hold what other random heads would change.
     """
-    return _estimates(own[own["epoch"] == epoch], [one for one in CONDITIONS if one != FULL], "rise")
+    return _estimates(own[own["epoch"] == epoch], _conditions_but(AttributedHeads.FULL), "rise")
 
 
 def contrasts(own: pd.DataFrame) -> pd.DataFrame:
-    """By how much the own subnetwork's share of the own language exceeds that through each control; as `rises`."""
-    some = own[_epochs(own)]
+    """By how much the own subnetwork's in-language share exceeds that through each control; as `rises`."""
+    rows = own[_all_epochs(own)]
     keys = [*EXAMPLE, "sign"]
-    reference = some[some["condition"] == OWN].set_index(keys)["share"].rename("own")
-    table = some[some["condition"].isin(CONDITIONS) & (some["condition"] != OWN)].join(reference, on=keys)
+    reference = rows[rows["condition"] == AttributedHeads.OWN].set_index(keys)["share"].rename("own")
+    controls = _conditions_but(AttributedHeads.OWN)
+    table = rows[rows["condition"].isin(controls)].join(reference, on=keys)
     table = table.dropna(subset="own").assign(excess=table["own"] - table["share"])
-    return _estimates(table, [one for one in CONDITIONS if one != OWN], "excess")
+    return _estimates(table, controls, "excess")
+
+
+def _conditions_but(condition: str) -> list[str]:
+    return [other for other in CONDITIONS if other != condition]
 
 
 def _estimates(table: pd.DataFrame, conditions: Sequence[str], value: str) -> pd.DataFrame:
     keys = ["sign", "condition", *EXAMPLE]
     means = table[table["condition"].isin(conditions)].groupby(keys, sort=False, as_index=False)[value].mean()
-    unit = means["task"] + "|" + means["seed"].astype(str) + "|" + means["language"]
-    means, rows = means.assign(unit=unit), []
-    tasks = list(dict.fromkeys(means["task"]))
-    for task in [*tasks, *(["all"] if len(tasks) > 1 else [])]:
-        of_task = means if task == "all" else means[means["task"] == task]
+    means, rows = means.assign(unit=means.groupby(["task", "seed", "language"]).ngroup()), []
+    for task, of_task in _each_task_and_all(means):
         groups = dict(list(of_task.groupby(["sign", "condition"])))
         for key in ((sign, condition) for sign in ("positive", "negative") for condition in conditions):
             if key in groups:
@@ -85,46 +90,65 @@ def _estimates(table: pd.DataFrame, conditions: Sequence[str], value: str) -> pd
     return pd.DataFrame(rows, columns=["task", "sign", "condition", "mean", "low", "high"])
 
 
-def crossed_estimates(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Mean of each `what`, over seeds and languages, for each task and for all."""
-    rows, tasks = [], list(dict.fromkeys(table["task"]))
-    for task in [*tasks, *(["all"] if len(tasks) > 1 else [])]:
-        of_task = table if task == "all" else table[table["task"] == task]
-        for what, some in of_task.groupby("what", sort=False):
-            variant, _, condition = what.partition("|")
-            wide = some.pivot_table(index=["task", "seed"], columns="language", values=value)
+def _each_task_and_all(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each task with its rows and, if there are several, "all" with all rows."""
+    tasks = list(dict.fromkeys(table["task"]))
+    for task in tasks:
+        yield task, table[table["task"] == task]
+    if len(tasks) > 1:
+        yield "all", table
+
+
+def crossed_estimates(table: pd.DataFrame, keys: Sequence[str], value: str) -> pd.DataFrame:
+    """Mean of each condition over seeds and languages, for each task and for all, with its interval.
+
+    Args:
+        table: task, seed, language, the keys, and the value.
+        keys: Columns that hold the conditions.
+        value: Column whose mean is taken.
+
+    Returns:
+        task ("all" too), the keys, mean, low, high: 95 % intervals of `crossed_interval`.
+    """
+    rows = []
+    for task, of_task in _each_task_and_all(table):
+        for condition, of_condition in of_task.groupby(list(keys), sort=False):
+            wide = of_condition.pivot_table(index=["task", "seed"], columns="language", values=value)
             strata = [part.to_numpy() for _, part in wide.groupby(level="task", sort=False)]
             most = max(map(len, strata))
             cells = np.full((len(strata), most, wide.shape[1]), np.nan)
             for place, part in enumerate(strata):
                 cells[place, : len(part)] = part
-            rows.append((task, what, variant, condition, *crossed_interval(cells)))
-    return pd.DataFrame(rows, columns=["task", "what", "variant", "condition", "mean", "low", "high"])
+            rows.append((task, *condition, *crossed_interval(cells)))
+    return pd.DataFrame(rows, columns=["task", *keys, "mean", "low", "high"])
 
 
 def against_accuracy(own: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """What a set of heads does to the share of the own language, beside what it does to the score.
+    """What a set of heads does to the in-language share, beside what it does to the score.
 
     Args:
         own: From `in_language`.
-        scores: From `attribution.accuracies`.
+        scores: From `tables.accuracies`.
 
     Returns:
-        task, seed, condition, whose, kept, language, rise (mean over test examples, most positive, all epochs),
+        task, seed, condition, whose, kept, language, rise (mean over test examples; proponents, all epochs),
         retained (score over that of the full model).
     """
     keys = ["task", "seed", "condition", "whose", "kept", "language"]
-    some = own[_epochs(own) & (own["sign"] == "positive")]
-    rise = some.groupby(keys, sort=False)["rise"].mean().reset_index()
-    full = scores[scores["condition"] == FULL].set_index(["task", "seed", "language"])["score"].rename("full")
+    rise = own[_proponents(own)].groupby(keys, sort=False)["rise"].mean().reset_index()
+    full = (
+        scores[scores["condition"] == AttributedHeads.FULL]
+        .set_index(["task", "seed", "language"])["score"]
+        .rename("full")
+    )
     joined = scores.join(full, on=["task", "seed", "language"])
     joined = joined.assign(retained=joined["score"] / joined["full"])
     table = rise.merge(joined[[*keys, "retained"]].drop_duplicates(keys), on=keys)
-    return table[table["condition"] != FULL].reset_index(drop=True)
+    return table[table["condition"] != AttributedHeads.FULL].reset_index(drop=True)
 
 
 def damage(points: pd.DataFrame) -> pd.DataFrame:
-    """Whether random heads raise the share of the own language the more, the more of the score they lose.
+    """Whether random heads raise the in-language share the more, the more of the score they lose.
 
     Args:
         points: From `against_accuracy`.
@@ -134,25 +158,24 @@ def damage(points: pd.DataFrame) -> pd.DataFrame:
         mean over these), retaining_90 and below_70 (mean rise of random masks that retain 90 % of the score or more,
         and less than 70 %), masks (their number).
     """
-    some = points[points["condition"].isin([ANY, RANDOM, MATCHED])]
     rows = []
-    for task, table in some.groupby("task", sort=False):
-        found = [
-            spearmanr(1 - of["retained"], of["rise"])[0]
-            for _, of in table.groupby(["seed", "language"])
-            if of["rise"].nunique() > 1 and of["retained"].nunique() > 1
+    for task, table in points[points["condition"].isin(RANDOM)].groupby("task", sort=False):
+        rhos = [
+            spearmanr(1 - part["retained"], part["rise"])[0]
+            for _, part in table.groupby(["seed", "language"])
+            if part["rise"].nunique() > 1 and part["retained"].nunique() > 1
         ]
         good, bad = table[table["retained"] >= 0.9], table[table["retained"] < 0.7]
-        rho = np.mean(found) if found else np.nan
+        rho = np.mean(rhos) if rhos else np.nan
         rows.append((task, rho, good["rise"].mean(), bad["rise"].mean(), len(table)))
     return pd.DataFrame(rows, columns=["task", "rho", "retaining_90", "below_70", "masks"])
 
 
 def over_epochs(own: pd.DataFrame) -> pd.DataFrame:
-    """Share of the own language at each checkpoint alone: task, seed, condition, language, epoch, share."""
-    some = own[(own["epoch"] > 0) & (own["sign"] == "positive") & (own["condition"].isin([FULL, OWN, MATCHED]))]
+    """In-language share at each checkpoint alone: task, seed, condition, language, epoch, share."""
+    rows = own[(own["epoch"] > 0) & (own["sign"] == "positive") & (own["condition"].isin(BY_EPOCH))]
     keys = ["task", "seed", "condition", "language", "epoch"]
-    return some.groupby(keys, sort=False, as_index=False)["share"].mean()
+    return rows.groupby(keys, sort=False, as_index=False)["share"].mean()
 
 
 def cross_language(
@@ -161,26 +184,27 @@ def cross_language(
     """Influence of one language on another, in the full model, beside likeness of the two.
 
     Args:
-        shares: From `attribution.shares`.
+        shares: From `tables.shares`.
         likeness: measure, task, seed, a, b, value: rows of `kinship.of_masks`, `of_function` and the like.
         truth: Kind -> true relatedness.
         languages: In their order.
 
     Returns:
-        task, measure, a (test language), b (training language), likeness, share (of b among a's most positive
-        examples, of those that are not of a); means over models.
+        task, measure, a (test language), b (training language), likeness, share (of b among a's strongest proponents
+        that are not of a); means over models.
     """
-    full = shares[(shares["condition"] == FULL) & _total(shares) & (shares["train"] != shares["language"])]
+    of_others = _proponents(shares) & (shares["train"] != shares["language"])
+    full = shares[(shares["condition"] == AttributedHeads.FULL) & of_others]
     share = full.groupby(["task", "language", "train"])["share"].mean().rename("share").reset_index()
     total = share.groupby(["task", "language"])["share"].transform("sum")
     share = share.assign(share=share["share"] / total).rename(columns={"language": "a", "train": "b"})
     both = pd.concat([likeness, likeness.rename(columns={"a": "b", "b": "a"})[likeness.columns]])
     means = both.groupby(["measure", "task", "a", "b"], sort=False)["value"].mean().rename("likeness").reset_index()
-    found = [means.merge(share, on=["task", "a", "b"])]
+    tables = [means.merge(share, on=["task", "a", "b"])]
     for kind, matrix in truth.items():
         cells = matrix.rename_axis(index="a", columns="b").stack().rename("likeness").reset_index()
-        found.append(share.merge(cells, on=["a", "b"]).assign(measure=f"true relatedness, {kind}"))
-    table = pd.concat(found)[["task", "measure", "a", "b", "likeness", "share"]]
+        tables.append(share.merge(cells, on=["a", "b"]).assign(measure=true_relatedness(kind)))
+    table = pd.concat(tables)[["task", "measure", "a", "b", "likeness", "share"]]
     return in_order(table, languages)
 
 
@@ -195,9 +219,10 @@ def correlations(pairs: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     """
     rows = []
     for measure, table in pairs.groupby("measure", sort=False):
-        wide = {task: _square(some, languages) for task, some in table.groupby("task", sort=False)}
+        wide = {task: _square(of_task, languages) for task, of_task in table.groupby("task", sort=False)}
         if len(wide) > 1:
-            wide["all"] = tuple(_mean_standardised([one[side] for one in wide.values()]) for side in (0, 1))
+            likenesses, influences = zip(*wide.values(), strict=True)
+            wide["all"] = _mean_standardised(likenesses), _mean_standardised(influences)
         for task, (likeness, share) in wide.items():
             off = ~np.eye(len(languages), dtype=bool)
             varies = all(np.nanstd(side.to_numpy()[off]) > 0 for side in (likeness, share))
@@ -207,22 +232,24 @@ def correlations(pairs: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
 
 
 def _square(table: pd.DataFrame, languages: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Likeness and share, each in a row for a language a and a column for a language b."""
     wide = (table.pivot(index="a", columns="b", values=value) for value in ("likeness", "share"))
-    first, second = (one.reindex(index=languages, columns=languages) for one in wide)
-    return first, second
+    likeness, share = (matrix.reindex(index=languages, columns=languages) for matrix in wide)
+    return likeness, share
 
 
 def _mean_standardised(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     off = ~np.eye(len(tables[0]), dtype=bool)
-    values = [table.to_numpy(dtype=float) for table in tables]
-    mean = np.mean([(one - np.nanmean(one[off])) / (np.nanstd(one[off]) or 1) for one in values], axis=0)
+    cells = [table.to_numpy(dtype=float) for table in tables]
+    mean = np.mean([(cell - np.nanmean(cell[off])) / (np.nanstd(cell[off]) or 1) for cell in cells], axis=0)
     return pd.DataFrame(mean, tables[0].index, tables[0].columns)
 
 
-def _total(table: pd.DataFrame) -> pd.Series:
-    return _epochs(table) & (table["sign"] == "positive")
+def _proponents(table: pd.DataFrame) -> pd.Series:
+    """Rows of the strongest proponents by all checkpoints together."""
+    return _all_epochs(table) & (table["sign"] == "positive")
 
 
-def _epochs(table: pd.DataFrame) -> pd.Series:
+def _all_epochs(table: pd.DataFrame) -> pd.Series:
     """Rows of all checkpoints together."""
     return table["epoch"] == 0

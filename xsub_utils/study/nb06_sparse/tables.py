@@ -1,86 +1,80 @@
 """Notebook 06: whose data predictions rely on after sparse fine-tuning, beside full fine-tuning."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from xsub_utils.heads import masks
 from xsub_utils.similarity.overlap import jaccard
-from xsub_utils.study.nb05_attribution import controls
+from xsub_utils.study.conditions import AttributedHeads, Difference, ModelThrough, Through, Training, Variant
+from xsub_utils.study.nb05_attribution.controls import CONDITIONS, AttributionPlan, head_sets
 from xsub_utils.study.nb05_attribution.specialisation import cross_language, crossed_estimates
-from xsub_utils.study.nb05_attribution.tables import attributed, ranked, shares
+from xsub_utils.study.nb05_attribution.tables import shares_in
 from xsub_utils.study.nb06_sparse import models as sparse
-from xsub_utils.study.nb06_sparse.own_heads import (
-    EACH,
-    EACH_RANDOM,
-    SWAPPED,
-    SWAPPED_RANDOM,
-    as_trained,
-    each_through_its_own,
-)
+from xsub_utils.study.nb06_sparse.own_heads import EACH, EACH_RANDOM, as_trained, each_through_its_own, model_of
 from xsub_utils.study.study import Study
 
-_CONTROLS = {
-    controls.OTHER: "another language's",
-    controls.AGAIN: "own, other mask seed",
-    controls.SHUFFLED: "shuffled",
-    controls.RANDOM: "random heads",
-    controls.MATCHED: "random, as accurate",
+FEW = (AttributedHeads.FULL, AttributedHeads.OWN, AttributedHeads.RANDOM_HEADS)
+MODULAR = (Difference.MODULAR_A, Difference.MODULAR_B, Difference.MODULAR_B_BEYOND_ALL)
+EACH_DIFFERENCES = tuple(Difference)[tuple(Difference).index(Difference.EACH_SPARSE_ONE_LANGUAGE) :]
+EACH_CONDITIONS = (*EACH, *EACH_RANDOM)
+_MINUS = {  # the sparse model through its own heads, minus this control
+    AttributedHeads.OTHER_LANGUAGE: Difference.MODULAR_A,
+    AttributedHeads.OWN_OTHER_MASK_SEED: Difference.SPARSE_OWN_OTHER_MASK_SEED,
+    AttributedHeads.SHUFFLED_WITHIN: Difference.SPARSE_OWN_SHUFFLED,
+    AttributedHeads.RANDOM_HEADS: Difference.SPARSE_OWN_RANDOM,
+    AttributedHeads.RANDOM_AS_ACCURATE: Difference.SPARSE_OWN_AS_ACCURATE,
 }
-FEW = (controls.FULL, controls.OWN, controls.RANDOM)
 UNIT = ["task", "seed", "language"]
 
 
 def influences(
-    study: Study, task: str, seed: int, plan: controls.Plan, conditions: Sequence[str] = controls.CONDITIONS
+    study: Study, task: str, seed: int, plan: AttributionPlan, conditions: Sequence[str] = CONDITIONS
 ) -> pd.DataFrame:
     """Shares of the training languages in the models of `sparse.MAIN`, through all heads and through some.
 
     Args:
         study, task, seed: Of the models.
         plan: What is attributed to what.
-        conditions: Sets of heads that are looked at in `sparse.OWN`; in the others all heads and own ones only.
+        conditions: Sets of heads that are looked at in "sparse_own"; in the others all heads and own ones only.
 
     Returns:
-        As `attribution.shares`, with a column variant. Test and training examples are the same for all variants. Of
-        `sparse.RANDOM` the heads are those that it was trained through (on other languages' examples, "another
-        language's"). In most conditions training examples run through the same heads as the test example; in two, as
-        in sparse fine-tuning itself, through those of their own language ("each through its own"), or for comparison
-        through those of another one; likewise through the random heads of `sparse.RANDOM` in a model that was trained
-        through all heads ("each through random heads").
+        As `shares` of notebook 05, with a column variant. Test and training examples are the same for all variants. Of
+        "sparse_random" the heads are those that it was trained through ("trained_heads"; on other languages' examples,
+        "other_language"). In most conditions training examples run through the same heads as the test example; in
+        "each_own", as in sparse fine-tuning itself, through those of their own language, and in "each_swapped" through
+        those of another one; likewise through the random heads of "sparse_random" in a model that was trained through
+        all heads ("each_random", "each_random_swapped").
     """
-    own, drawn = sparse.subnetworks(study, task, seed), sparse.heads_of(study, task, seed, sparse.RANDOM)
+    own, drawn = sparse.subnetworks(study, task, seed), sparse.heads_of(study, task, seed, Variant.SPARSE_RANDOM)
     same, each = [], []
     for variant in sparse.MAIN:  # one after the other, as the checkpoints of one model are kept in memory
-        if variant == sparse.RANDOM:
-            found = as_trained(study, task, seed, plan, variant)
+        model = model_of(study, task, seed, variant)
+        if variant == Variant.SPARSE_RANDOM:
+            shares = as_trained(study, task, seed, plan, variant)
         else:
-            looked_at = conditions if variant == sparse.OWN else (controls.FULL, controls.OWN)
-            found = shares(study, task, seed, plan, sparse.folder(study, task, seed, variant), looked_at, own)
-        same.append(found.assign(variant=variant))
-        heads = drawn if variant == sparse.RANDOM else own
-        each.append(each_through_its_own(study, task, seed, plan, variant, heads).assign(variant=variant))
-        if variant == sparse.ONE_LANGUAGE:
-            names = EACH_RANDOM, SWAPPED_RANDOM
-            never = each_through_its_own(study, task, seed, plan, variant, drawn, names).assign(variant=variant)
-    return pd.concat([*same, *each, never], ignore_index=True)
+            full_and_own = (AttributedHeads.FULL, AttributedHeads.OWN)
+            shares = shares_in(model, plan, conditions if variant == Variant.SPARSE_OWN else full_and_own, own)
+        same.append(shares.assign(variant=variant))
+        heads = drawn if variant == Variant.SPARSE_RANDOM else own
+        each.append(each_through_its_own(model, plan, heads).assign(variant=variant))
+        if variant == Variant.ONE_LANGUAGE_BATCHES:
+            untrained = each_through_its_own(model, plan, drawn, EACH_RANDOM).assign(variant=variant)
+    return pd.concat([*same, *each, untrained], ignore_index=True)
 
 
-def own_shares(found: pd.DataFrame) -> pd.DataFrame:
-    """Share of the test example's own language among its most positive examples, a mean for each model and language.
+def own_shares(influences: pd.DataFrame) -> pd.DataFrame:
+    """In-language share among the strongest proponents, a mean for each model and language.
 
     Args:
-        found: From `influences`.
+        influences: From `influences`.
 
     Returns:
         task, seed, language, variant, condition, epoch, share.
     """
-    some = found[(found["sign"] == "positive") & (found["train"] == found["language"])]
+    rows = influences[(influences["sign"] == "positive") & (influences["train"] == influences["language"])]
     keys = [*UNIT, "variant", "condition", "epoch"]
-    return some.groupby(keys, sort=False, as_index=False)["share"].mean()
+    return rows.groupby(keys, sort=False, as_index=False)["share"].mean()
 
 
 def by_language(scores: pd.DataFrame) -> pd.DataFrame:
@@ -90,10 +84,10 @@ def by_language(scores: pd.DataFrame) -> pd.DataFrame:
         scores: From `sparse.scores`.
     """
     views = {
-        "full: all heads": (sparse.FULL, sparse.WHOLE),
-        "full: own subnetwork": (sparse.FULL, sparse.FOUND),
-        "sparse: own heads": (sparse.OWN, sparse.TRAINED),
-        "sparse: all heads": (sparse.OWN, sparse.WHOLE),
+        ModelThrough.FULL_ALL: (Variant.FULL_FINETUNING, Through.ALL_HEADS),
+        ModelThrough.FULL_OWN: (Variant.FULL_FINETUNING, Through.OWN),
+        ModelThrough.SPARSE_THROUGH_OWN: (Variant.SPARSE_OWN, Through.TRAINED_HEADS),
+        ModelThrough.SPARSE_ALL: (Variant.SPARSE_OWN, Through.ALL_HEADS),
     }
     parts = [
         scores[scores["variant"].eq(variant) & scores["heads"].eq(heads)].assign(model=model)
@@ -103,18 +97,18 @@ def by_language(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def dynamics(own: pd.DataFrame) -> pd.DataFrame:
-    """Share of the own language at each checkpoint alone, mean over languages: task, seed, model, epoch, share.
+    """In-language share at each checkpoint alone, mean over languages: task, seed, model, epoch, share.
 
     Args:
         own: From `own_shares`.
     """
     views = {
-        "full: all heads": (sparse.FULL, controls.FULL),
-        "full: own subnetwork": (sparse.FULL, controls.OWN),
-        "one language a batch: all heads": (sparse.ONE_LANGUAGE, controls.FULL),
-        "sparse: all heads": (sparse.OWN, controls.FULL),
-        "sparse: own heads": (sparse.OWN, controls.OWN),
-        "sparse, random heads: these": (sparse.RANDOM, sparse.TRAINED),
+        ModelThrough.FULL_ALL: (Variant.FULL_FINETUNING, AttributedHeads.FULL),
+        ModelThrough.FULL_OWN: (Variant.FULL_FINETUNING, AttributedHeads.OWN),
+        ModelThrough.ONE_LANGUAGE_ALL: (Variant.ONE_LANGUAGE_BATCHES, AttributedHeads.FULL),
+        ModelThrough.SPARSE_ALL: (Variant.SPARSE_OWN, AttributedHeads.FULL),
+        ModelThrough.SPARSE_THROUGH_OWN: (Variant.SPARSE_OWN, AttributedHeads.OWN),
+        ModelThrough.SPARSE_RANDOM_TRAINED: (Variant.SPARSE_RANDOM, Through.TRAINED_HEADS),
     }
     parts = [
         own[own["variant"].eq(variant) & own["condition"].eq(condition) & own["epoch"].gt(0)].assign(model=model)
@@ -124,7 +118,7 @@ def dynamics(own: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(own: pd.DataFrame) -> pd.DataFrame:
-    """Mean share of the own language for each variant and set of heads, over all checkpoints.
+    """Mean in-language share for each variant and set of heads, over all checkpoints.
 
     Args:
         own: From `own_shares`.
@@ -133,8 +127,8 @@ def summary(own: pd.DataFrame) -> pd.DataFrame:
         task ("all" too), variant, condition, mean, low, high: 95 % intervals of a bootstrap over seeds and languages,
         crossed (`crossed_interval`).
     """
-    some = own[own["epoch"] == 0].replace({"condition": {controls.FULL: "all heads"}})
-    return crossed_estimates(some.assign(what=some["variant"] + "|" + some["condition"]), "share")
+    rows = own[own["epoch"] == 0].replace({"condition": {AttributedHeads.FULL: Through.ALL_HEADS}})
+    return crossed_estimates(rows, ["variant", "condition"], "share")
 
 
 def differences(own: pd.DataFrame) -> pd.DataFrame:
@@ -144,181 +138,103 @@ def differences(own: pd.DataFrame) -> pd.DataFrame:
         own: From `own_shares`.
 
     Returns:
-        task, what, mean, low, high, as in `summary`.
+        task, what (an id of `Difference`), mean, low, high, as in `summary`.
     """
     wide = own[own["epoch"] == 0].set_index([*UNIT, "variant", "condition"])["share"].unstack(["variant", "condition"])
-    full, one, tuned, drawn = (wide[variant] for variant in sparse.MAIN)
+    full, ordered, tuned, drawn = (wide[variant] for variant in sparse.MAIN)
+    everything, through_own, others = AttributedHeads.FULL, AttributedHeads.OWN, AttributedHeads.OTHER_LANGUAGE
+    each, swapped = EACH
+    each_random, swapped_random = EACH_RANDOM
     asked = {
-        "full: own subnetwork − all heads": full[controls.OWN] - full[controls.FULL],
-        "sparse: own heads − all heads": tuned[controls.OWN] - tuned[controls.FULL],
-        **{
-            f"{'(a) ' if condition == controls.OTHER else ''}sparse: own heads − {name}": (
-                tuned[controls.OWN] - tuned[condition]
-            )
-            for condition, name in _CONTROLS.items()
-            if condition in tuned
-        },
-        "all heads: one language a batch − full": one[controls.FULL] - full[controls.FULL],
-        "all heads: sparse − one language a batch": tuned[controls.FULL] - one[controls.FULL],
-        "(b) own heads: sparse − one language a batch": tuned[controls.OWN] - one[controls.OWN],
-        "(b) for own heads − for all heads": (tuned - one)[controls.OWN] - (tuned - one)[controls.FULL],
-        "sparse, random heads: these − all heads": drawn[sparse.TRAINED] - drawn[controls.FULL],
-        "sparse, random heads: these − another language's": drawn[sparse.TRAINED] - drawn[controls.OTHER],
-        "each through its own: sparse − one language a batch": tuned[EACH] - one[EACH],
-        **{
-            f"each through its own − others': {name}": of[EACH] - of[SWAPPED]
-            for name, of in (("one language a batch", one), ("sparse", tuned), ("sparse, random heads", drawn))
-        },
-        "each through random heads − others': one language a batch": one[EACH_RANDOM] - one[SWAPPED_RANDOM],
+        Difference.FULL_OWN_ALL: full[through_own] - full[everything],
+        Difference.SPARSE_OWN_ALL: tuned[through_own] - tuned[everything],
+        **{what: tuned[through_own] - tuned[condition] for condition, what in _MINUS.items() if condition in tuned},
+        Difference.ALL_ONE_LANGUAGE_FULL: ordered[everything] - full[everything],
+        Difference.ALL_SPARSE_ONE_LANGUAGE: tuned[everything] - ordered[everything],
+        Difference.MODULAR_B: tuned[through_own] - ordered[through_own],
+        Difference.MODULAR_B_BEYOND_ALL: (tuned - ordered)[through_own] - (tuned - ordered)[everything],
+        Difference.RANDOM_TRAINED_ALL: drawn[Through.TRAINED_HEADS] - drawn[everything],
+        Difference.RANDOM_TRAINED_OTHER_LANGUAGE: drawn[Through.TRAINED_HEADS] - drawn[others],
+        Difference.EACH_SPARSE_ONE_LANGUAGE: tuned[each] - ordered[each],
+        Difference.EACH_SWAPPED_ONE_LANGUAGE: ordered[each] - ordered[swapped],
+        Difference.EACH_SWAPPED_SPARSE: tuned[each] - tuned[swapped],
+        Difference.EACH_SWAPPED_SPARSE_RANDOM: drawn[each] - drawn[swapped],
+        Difference.EACH_RANDOM_SWAPPED_ONE_LANGUAGE: ordered[each_random] - ordered[swapped_random],
     }
     table = pd.concat(
         [values.rename("value").reset_index().assign(what=what) for what, values in asked.items()], ignore_index=True
     )
-    return crossed_estimates(table.dropna(subset="value"), "value").drop(columns=["variant", "condition"])
+    return crossed_estimates(table.dropna(subset="value"), ["what"], "value")
 
 
-def control_scores(study: Study, task: str, seed: int, plan: controls.Plan, conditions: Sequence[str]) -> pd.DataFrame:
+def control_scores(
+    study: Study, task: str, seed: int, plan: AttributionPlan, conditions: Sequence[str]
+) -> pd.DataFrame:
     """Score of the sparse model through the sets of heads that are looked at: task, seed, condition, language, score.
 
     Random heads are only as accurate as the nearest of those that were tried.
     """
-    folder, own = sparse.folder(study, task, seed, sparse.OWN), sparse.subnetworks(study, task, seed)
+    model, own = model_of(study, task, seed, Variant.SPARSE_OWN), sparse.subnetworks(study, task, seed)
     parts = []
-    for mask in controls.sets_of_heads(study, task, seed, plan, folder, conditions, own):
-        table = sparse.scored(study, task, folder, {mask.condition: dict.fromkeys(mask.languages, mask.gates)})
-        other = table["language"].ne(mask.whose) & (mask.condition == controls.OWN)
-        condition = table["heads"].mask(other, controls.OTHER).replace(controls.FULL, "all heads")
+    for heads in head_sets(model, plan, conditions, own):
+        view = {heads.condition: dict.fromkeys(heads.languages, heads.gates)}
+        table = sparse.scored(study, task, model.folder, view)
+        other = table["language"].ne(heads.whose) & (heads.condition == AttributedHeads.OWN)
+        condition = table["heads"].mask(other, AttributedHeads.OTHER_LANGUAGE)
+        condition = condition.replace(AttributedHeads.FULL, Through.ALL_HEADS)
         parts.append(table.assign(condition=condition).drop(columns="heads"))
     return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
 
 
 def across_languages(
-    found: pd.DataFrame, likeness: pd.DataFrame, truth: Mapping[str, pd.DataFrame], languages: Sequence[str]
+    influences: pd.DataFrame, likeness: pd.DataFrame, truth: Mapping[str, pd.DataFrame], languages: Sequence[str]
 ) -> pd.DataFrame:
     """Influence of one language on another beside the overlap of their subnetworks, full and sparse.
 
     Args:
-        found: From `influences`.
+        influences: From `influences`.
         likeness: measure, task, seed, a, b, value; see `kinship.of_masks`.
         truth: Kind → true relatedness.
         languages: In their order.
 
     Returns:
-        As `specialisation.cross_language`, with a column model: "full: all heads", "sparse: all heads", "sparse: own
-        heads".
+        As `specialisation.cross_language`, with a column model: "full_all", "sparse_all", "sparse_through_own".
     """
     views = {
-        "full: all heads": (sparse.FULL, controls.FULL),
-        "sparse: all heads": (sparse.OWN, controls.FULL),
-        "sparse: own heads": (sparse.OWN, controls.OWN),
+        ModelThrough.FULL_ALL: (Variant.FULL_FINETUNING, AttributedHeads.FULL),
+        ModelThrough.SPARSE_ALL: (Variant.SPARSE_OWN, AttributedHeads.FULL),
+        ModelThrough.SPARSE_THROUGH_OWN: (Variant.SPARSE_OWN, AttributedHeads.OWN),
     }
     parts = []
     for model, (variant, condition) in views.items():
-        some = found[found["variant"].eq(variant) & found["condition"].eq(condition)]
-        parts.append(
-            cross_language(some.assign(condition=controls.FULL), likeness, truth, languages).assign(model=model)
-        )
+        rows = influences[influences["variant"].eq(variant) & influences["condition"].eq(condition)]
+        rows = rows.assign(condition=AttributedHeads.FULL)  # these heads stand in its place
+        parts.append(cross_language(rows, likeness, truth, languages).assign(model=model))
     return pd.concat(parts, ignore_index=True)
-
-
-def dials(
-    study: Study,
-    task: str,
-    seed: int,
-    plan: controls.Plan,
-    sparsities: Sequence[float] = (0.3, 0.5, 0.7, 0.9),
-    thresholds: Sequence[float] = (0.90, 0.95, 0.98),
-    difficulties: Sequence[int] = (0, 1, 2),
-) -> pd.DataFrame:
-    """Sparse beside full fine-tuning where subnetworks are larger or smaller, or the task easier or harder.
-
-    Args:
-        study, task, seed: Of the models.
-        plan: What is attributed to what.
-        sparsities: Shares of the heads that are pruned, as nearly as a search comes to them.
-        thresholds: Shares of the full model's score that subnetworks retain.
-        difficulties: Of MiniBabel; other data have none.
-
-    Returns:
-        task, seed, dial ("sparsity", "retention", "difficulty"), value, variant ("full", "sparse, own heads", and over
-        sparsities "sparse, random heads"), kept (share of the heads, mean over languages), language, score (through own
-        heads, or the random ones trained through), whole (score of the whole model), share (of the own language,
-        through the same heads), score_chance, share_chance.
-    """
-    tried = [("sparsity", one, study, {"kept": 1 - one}) for one in sparsities]
-    tried += [("retention", one, study, {"retain": one}) for one in thresholds]
-    if study.source == "minibabel":
-        tried += [("difficulty", one, replace(study, difficulty=one), {}) for one in difficulties]
-    parts = []
-    for dial, value, of, which in tried:
-        for variant in (sparse.FULL, sparse.OWN, *([sparse.RANDOM] if dial == "sparsity" else [])):
-            table = _at(of, task, seed, plan, variant, which)
-            chance = {"score_chance": of.chance(task), "share_chance": 1 / len(of.languages)}
-            parts.append(table.assign(dial=dial, value=value, variant=variant, **chance))
-    return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed)
-
-
-def _at(study: Study, task: str, seed: int, plan: controls.Plan, variant: str, which: dict) -> pd.DataFrame:
-    own = sparse.heads_of(study, task, seed, variant, **which)
-    folder = sparse.folder(study, task, seed, variant, **(which if variant != sparse.FULL else {}))
-    views = {"score": own, "whole": dict.fromkeys(study.languages)}
-    found = sparse.scored(study, task, folder, views).pivot(index="language", columns="heads", values="score")
-    shares_of = {code: _own_share(study, task, seed, plan, folder, code, mask) for code, mask in own.items()}
-    kept = np.mean([float(mask.float().mean()) for mask in own.values()])
-    return found.reset_index().assign(kept=kept, share=lambda table: table["language"].map(shares_of))
-
-
-def _own_share(
-    study: Study, task: str, seed: int, plan: controls.Plan, folder, code: str, gates: Tensor | None
-) -> float:
-    found = attributed(study, task, seed, gates, (code,), plan, folder)
-    table = ranked(found, {0: found.scores.sum(0)}, plan.top)
-    return float(table[(table["sign"] == "positive") & (table["train"] == code)]["share"].mean())
-
-
-def compositions(
-    study: Study, task: str, seed: int, plan: controls.Plan, pairs: Sequence[Sequence[str]]
-) -> pd.DataFrame:
-    """Share of each language of a pair through heads of both, in the model fine-tuned through own heads.
-
-    Returns:
-        task, seed, pair, way (as in `sparse.composed`, of heads), language (of the test example), own, other (share of
-        its own and of the pair's other language among its most positive examples), chance.
-    """
-    own, folder, rows = sparse.subnetworks(study, task, seed), sparse.folder(study, task, seed, sparse.OWN), []
-    for a, b in pairs:
-        both = {"union": masks.union([own[a], own[b]]), "intersection": masks.intersection([own[a], own[b]])}
-        for code, partner in ((a, b), (b, a)):
-            ways = {"own heads": own[code], "the other's heads": own[partner], **both, "all heads": None}
-            for way, gates in ways.items():
-                if gates is not None and not gates.any():
-                    continue
-                found = attributed(study, task, seed, gates, (code,), plan, folder)
-                table = ranked(found, {0: found.scores.sum(0)}, plan.top)
-                mean = table[table["sign"] == "positive"].groupby("train")["share"].mean()
-                rows.append((f"{a} + {b}", way, code, mean[code], mean[partner]))
-    table = pd.DataFrame(rows, columns=["pair", "way", "language", "own", "other"])
-    return table.assign(task=task, seed=seed, chance=1 / len(study.languages))
 
 
 def left_out(study: Study, task: str, seed: int, targets: Sequence[str]) -> pd.DataFrame:
     """Zero-shot score on a language that was left out of training, full and sparse, beside the models with it.
 
     Returns:
-        task, seed, language (left out, or not), variant, trained ("with it", "without it"), heads ("whole model", "own
-        subnetwork", "nearest language's": the subnetwork that overlaps most with its own), score, chance.
+        task, seed, language (left out, or not), variant, trained (an id of `Training`), heads ("all_heads", "own",
+        "nearest_language": the subnetwork that overlaps most with its own), score, chance.
     """
     own, parts = sparse.subnetworks(study, task, seed), []
     for code in targets:
-        others = tuple(one for one in study.languages if one != code)
-        near = max(others, key=lambda one: jaccard(own[code], own[one]))
-        views = {
-            "whole model": {code: None},
-            "own subnetwork": {code: own[code]},
-            "nearest language's": {code: own[near]},
+        others = tuple(other for other in study.languages if other != code)
+        near = _nearest(own, code, others)
+        views: dict[str, dict[str, Tensor | None]] = {
+            Through.ALL_HEADS: {code: None},
+            Through.OWN: {code: own[code]},
+            Through.NEAREST_LANGUAGE: {code: own[near]},
         }
-        for variant in (sparse.ONE_LANGUAGE, sparse.OWN):
-            for trained, languages in (("with it", None), ("without it", others)):
+        for variant in (Variant.ONE_LANGUAGE_BATCHES, Variant.SPARSE_OWN):
+            for trained, languages in ((Training.WITH_LANGUAGE, None), (Training.WITHOUT_LANGUAGE, others)):
                 folder = sparse.folder(study, task, seed, variant, languages=languages)
                 parts.append(sparse.scored(study, task, folder, views).assign(variant=variant, trained=trained))
     return pd.concat(parts, ignore_index=True).assign(task=task, seed=seed, chance=study.chance(task))
+
+
+def _nearest(own: Mapping[str, Tensor], code: str, others: Sequence[str]) -> str:
+    return max(others, key=lambda other: jaccard(own[code], own[other]))

@@ -7,8 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
+from xsub_utils.data.schema import TASKS
+from xsub_utils.evaluation.metrics import Metric, metric_named
+from xsub_utils.study.conditions import TicketKind
+from xsub_utils.study.labels import LABELS, labelled
 from xsub_utils.study.plots import (
     CHANGE,
+    LINE,
     RANGE,
     bars,
     heat,
@@ -20,15 +25,12 @@ from xsub_utils.study.plots import (
     square,
     task_panels,
 )
-from xsub_utils.study.registry import drawing
+from xsub_utils.study.registry import register_figure
 
-TICKET, SEED = "ticket", "ticket of another seed"  # as in stages.tickets, which no drawing needs to load
-_LINE = {"color": ".4", "lw": 0.8}
 _PERCENT = FuncFormatter(lambda value, _: f"{round(100 * value, 3) + 0:g}".replace("-", "−"))
-_SCORES = {"nli": "accuracy", "paraphrase": "accuracy", "reviews": "accuracy", "ner": "F1", "mlm": "perplexity"}
 
 
-@drawing("ticket_curves")
+@register_figure("ticket_curves")
 def curves(table: pd.DataFrame) -> Figure:
     """Score against sparsity: task, seed, language, sparsity, score, chance; bands are ranges over seeds."""
     figure, axes = task_panels(table, columns=3, width=2.9, height=2.7, sharey=False)
@@ -36,27 +38,34 @@ def curves(table: pd.DataFrame) -> Figure:
         sns.lineplot(
             rows, x="sparsity", y="score", hue="language", style="language", markers=True, ax=ax, ms=4, mew=0, **RANGE
         )
-        ax.set(title=task, xlabel="weights dropped [%]", ylabel=_SCORES.get(task, "score"))
+        metric = _metric(task)
+        ax.set(title=task, xlabel="weights dropped [%]", ylabel=metric.label if metric else "score")
         ax.xaxis.set_major_formatter(_PERCENT)
-        if task == "mlm":
+        if metric and metric.lower_is_better:
             ax.set_yscale("log")  # chance would be far above
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter("")
         else:
-            ax.axhline(rows["chance"].mean(), ls=":", label="chance", **_LINE)
+            ax.axhline(rows["chance"].mean(), ls=":", label="chance", **LINE)
     return legend_above(figure)
 
 
-@drawing("ticket_kinds")
+def _metric(task: str) -> Metric | None:
+    """The metric of a built-in task."""
+    return metric_named(TASKS[task].metric) if task in TASKS else None
+
+
+@register_figure("ticket_kinds")
 def kinds(table: pd.DataFrame) -> Figure:
-    """Change against the whole model of each kind of mask: task, kind, relative; range over seeds and languages."""
+    """Change against the full model of each kind of mask: task, kind, relative; range over seeds and languages."""
+    table = labelled(table, "kind")
     names = in_order(table["kind"])
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=0.26 * len(names) + 1.0, sharey=True)
     for task, ax in axes:
         rows = mean_and_range(table[table["task"] == task], "kind", "relative", names)
         bars(ax, rows, np.arange(len(names), dtype=float))
-        ax.axvline(0, **_LINE)
+        ax.axvline(0, **LINE)
         ax.set(title=task, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
         ax.set_xlabel("change of the score [%]")
         _changes(ax, rows["low"].min())
@@ -72,22 +81,24 @@ def _changes(ax: Axes, lowest: float) -> None:
     ax.xaxis.set_major_formatter(_PERCENT)
 
 
-@drawing("ticket_layers")
+@register_figure("ticket_layers")
 def layers(table: pd.DataFrame) -> Figure:
     """Overlap by layer: task, differs, part (layer), jaccard; bands are ranges over pairs."""
+    table = labelled(table, "differs")
     names = in_order(table["differs"])
     figure, axes = task_panels(table, columns=3, width=2.9, height=2.7)
     for task, rows, ax in axes:
-        of = {"hue": "differs", "hue_order": names, "style": "differs", "style_order": names, "markers": True}
-        sns.lineplot(rows, x="part", y="jaccard", ax=ax, **of, **RANGE)
+        looks = {"hue": "differs", "hue_order": names, "style": "differs", "style_order": names, "markers": True}
+        sns.lineplot(rows, x="part", y="jaccard", ax=ax, **looks, **RANGE)
         ax.set(title=task, xlabel="layer", ylabel="Jaccard index", ylim=(table["jaccard"].min() - 0.02, 1))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return legend_above(figure, columns=3)
 
 
-@drawing("ticket_components")
+@register_figure("ticket_components")
 def components(table: pd.DataFrame) -> Figure:
     """Overlap by component: task, differs, part, jaccard; lines are ranges over pairs."""
+    table = labelled(table, "differs")
     parts, names = in_order(table["part"]), in_order(table["differs"])
     height = 0.09 * len(names) * len(parts) + 1.1
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=height, sharey=True)
@@ -102,7 +113,7 @@ def components(table: pd.DataFrame) -> Figure:
     return legend_above(figure, columns=3)
 
 
-@drawing("ticket_overlap")
+@register_figure("ticket_overlap")
 def overlap(table: pd.DataFrame) -> Figure:
     """Mean overlap of two languages' tickets, on the diagonal of two seeds: task, a, b, jaccard."""
     side = 0.42 * table["a"].nunique() + 0.9
@@ -113,9 +124,10 @@ def overlap(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("ticket_departures")
+@register_figure("ticket_departures")
 def departures(table: pd.DataFrame) -> Figure:
     """Overlap of departures from the start: task, differs, jaccard, expected; means and ranges over pairs."""
+    table = labelled(table, "differs")
     names, what = in_order(table["differs"]), {"jaccard": "tickets", "expected": "by chance"}
     height = 0.35 * len(names) + 1.2
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=height, sharex=True, sharey=True)
@@ -130,13 +142,15 @@ def departures(table: pd.DataFrame) -> Figure:
     return legend_above(figure)
 
 
-@drawing("ticket_transfer")
+@register_figure("ticket_transfer")
 def transfer(table: pd.DataFrame) -> Figure:
     """Change against the target's own ticket: sparsity, task, mask, source, target, relative; a row for each mask."""
-    keys = [(one, task) for one in in_order(table["sparsity"]) for task in in_order(table["task"])]
-    again, other = table["mask"].eq(SEED), ~table["mask"].isin([TICKET, SEED])
-    table = table.assign(row=(table["source"] + np.where(again, ", another seed", "")).mask(other, table["mask"]))
-    order = [name for some in (~again & ~other, again, other) for name in in_order(table.loc[some, "row"])]
+    keys = [(sparsity, task) for sparsity in in_order(table["sparsity"]) for task in in_order(table["task"])]
+    again = table["mask"].eq(TicketKind.TICKET_OTHER_SEED)
+    other = ~again & table["mask"].ne(TicketKind.TICKET)
+    masks = labelled(table, "mask")["mask"]
+    table = table.assign(row=(table["source"] + np.where(again, ", another seed", "")).mask(other, masks))
+    order = [name for group in (~again & ~other, again, other) for name in in_order(table.loc[group, "row"])]
     size = (0.44 * table["target"].nunique() + 1.6, 0.24 * len(order) + 0.9)
     figure, axes = panels(keys, table["task"].nunique(), *size, sharey=True)
     for (sparsity, task), ax in axes:
@@ -152,28 +166,30 @@ def transfer(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("ticket_relatives")
+@register_figure("ticket_relatives")
 def relatives(table: pd.DataFrame) -> Figure:
     """Change by whom the mask comes from: task, sparsity, whose, relative; ranges over pairs of languages and seeds."""
+    table = labelled(table, "whose")
     names, dropped = in_order(table["whose"]), in_order(table["sparsity"])
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=0.32 * len(names) + 1.2, sharey=True)
     for task, ax in axes:
         for number, sparsity in enumerate(dropped):
-            of = table[table["task"].eq(task) & table["sparsity"].eq(sparsity)]
+            of_sparsity = table[table["task"].eq(task) & table["sparsity"].eq(sparsity)]
             heights = np.arange(len(names)) + 0.3 * (number - (len(dropped) - 1) / 2)
             label = f"{100 * sparsity:.0f} % dropped"
-            rows = mean_and_range(of, "whose", "relative", names)
+            rows = mean_and_range(of_sparsity, "whose", "relative", names)
             bars(ax, rows, heights, color=sns.color_palette()[number], label=label)
-        ax.axvline(0, **_LINE)
+        ax.axvline(0, **LINE)
         ax.set(title=task, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
         ax.set_xlabel("change against own ticket [%]")
         _changes(ax, table.loc[table["task"] == task, "relative"].min())
     return legend_above(figure)
 
 
-@drawing("ticket_tasks")
+@register_figure("ticket_tasks")
 def tasks(table: pd.DataFrame) -> Figure:
     """Mean change with another task's ticket of the same language: source, task, relative (against its own ticket)."""
+    table = table.assign(source=table["source"].replace(LABELS))
     matrix = 100 * table.pivot_table(index="source", columns="task", values="relative", sort=False)
     matrix = matrix.reindex(index=in_order(table["source"]), columns=in_order(table["task"]))
     figure, [(_, ax)] = panels(["all"], width=4.2, height=0.5 * len(matrix) + 1.0)
@@ -183,27 +199,28 @@ def tasks(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@drawing("ticket_pairs")
+@register_figure("ticket_pairs")
 def pairs(table: pd.DataFrame) -> Figure:
     """Transfer beside what may predict it: measure, task, a, b, likeness, share; a point an ordered pair."""
+    table = labelled(table, "measure")
     figure, axes = panels(in_order(table["measure"]), columns=3, width=2.8, height=2.6, sharey=True)
     for measure, ax in axes:
         rows = table[table["measure"] == measure]
         sns.scatterplot(rows, x="likeness", y="share", hue="task", style="task", s=22, alpha=0.8, ax=ax)
-        ax.axhline(0, **_LINE)
+        ax.axhline(0, **LINE)
         ax.set(xlabel=measure.replace(", ", ",\n"), ylabel="change in the target [%]")
         ax.yaxis.set_major_formatter(_PERCENT)
     return legend_above(figure)
 
 
-@drawing("ticket_retrieval")
+@register_figure("ticket_retrieval")
 def retrieval(table: pd.DataFrame) -> Figure:
     """Translations found first, by level: task, model, level, accuracy, chance; bands are ranges over seeds."""
-    figure, axes = task_panels(table, columns=3, width=2.9, height=2.7)
+    figure, axes = task_panels(labelled(table, "model"), columns=3, width=2.9, height=2.7)
     for task, rows, ax in axes:
         means = rows.groupby(["model", "seed", "level"], sort=False, as_index=False)["accuracy"].mean()
         sns.lineplot(means, x="level", y="accuracy", hue="model", style="model", markers=True, ax=ax, **RANGE)
-        ax.axhline(table["chance"].iloc[0], ls=":", label="chance", **_LINE)
+        ax.axhline(table["chance"].iloc[0], ls=":", label="chance", **LINE)
         ax.set(title=task, xlabel="after layer (0: embeddings)", ylabel="retrieval accuracy")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -211,9 +228,10 @@ def retrieval(table: pd.DataFrame) -> Figure:
     return legend_above(figure, columns=3)
 
 
-@drawing("ticket_published")
+@register_figure("ticket_published")
 def published(table: pd.DataFrame) -> Figure:
     """Ours beside the published: task, where, mask, relative; a point a pair (or target), a bar their mean."""
+    table = labelled(table, "mask", "where")
     names = [(mask, where) for mask in in_order(table["mask"]) for where in in_order(table["where"])]
     labels = [f"{mask},\n{where}" for mask, where in names]
     figure, axes = panels(in_order(table["task"]), columns=3, width=2.9, height=0.5 * len(names) + 1.1, sharey=True)
@@ -224,7 +242,7 @@ def published(table: pd.DataFrame) -> Figure:
             spread = np.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else np.zeros(len(values))
             ax.scatter(values, height + spread, s=6, alpha=0.6, color=colors[where], linewidths=0)
             ax.plot([values.mean()] * 2, [height - 0.32, height + 0.32], color=".2", lw=1.2)
-        ax.axvline(0, **_LINE)
+        ax.axvline(0, **LINE)
         ax.set(title=task, yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5))
         ax.set_xlabel("change against own ticket [%]")
         _changes(ax, table.loc[table["task"] == task, "relative"].min())

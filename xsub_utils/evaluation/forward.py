@@ -1,0 +1,81 @@
+"""One batch through a model: the labels that it predicts, and its logits for them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from xsub_utils._internal.validation import invalid
+from xsub_utils.evaluation.generation import decoder_shift
+from xsub_utils.models.architectures import reads_first_token_only
+from xsub_utils.models.batches import IGNORED
+from xsub_utils.models.encoders import decoder_only
+
+
+def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Labels of a batch and the logits that predict them, on the device of the model."""
+    check_labelled(batch)
+    labels, inputs = split_labels(model, batch)
+    assert labels is not None
+    _check_padding(model, inputs)
+    with _first_token_only(model):
+        return predicted_labels(model, labels), model(**inputs).logits
+
+
+def split_labels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Labels of a batch, if any, and the inputs without them, which spares the model a loss that nobody reads.
+
+    The decoder of a model that generates text reads them nonetheless, one token later.
+    """
+    device = next(model.parameters()).device
+    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    labels = inputs.pop("labels", None)
+    shift = decoder_shift(model)
+    if shift and labels is not None and not inputs.keys() & {"decoder_input_ids", "decoder_inputs_embeds"}:
+        inputs["decoder_input_ids"] = shift(labels)
+    return labels, inputs
+
+
+def predicted_labels(model: nn.Module, labels: Tensor) -> Tensor:
+    """The labels that a model predicts at each position, in the shape of the labels.
+
+    These are the labels themselves, but for decoder-only language models: they predict the next token, after the last
+    one nothing. That is how transformers aligns them too.
+    """
+    causal = getattr(model, "can_generate", bool)() and not getattr(model.config, "is_encoder_decoder", False)
+    return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED) if causal and labels.dim() == 2 else labels
+
+
+@contextmanager
+def _first_token_only(model: nn.Module) -> Iterator[None]:
+    """Spares a classifier that reads the first token alone the last layer's work on the others."""
+    if reads_first_token_only(model):
+        classifier: Any = model
+        output = classifier.base_model.encoder.layer[-1].attention.output
+        with output.register_forward_pre_hook(lambda _, inputs: tuple(states[:, :1] for states in inputs)):
+            yield
+    else:
+        yield
+
+
+def check_labelled(batch: Mapping[str, Tensor]) -> None:
+    """Raises unless a batch has labels.
+
+    Raises:
+        ValueError: If not.
+    """
+    if "labels" not in batch:
+        raise invalid("batches", "dicts that hold 'labels'", f"only {sorted(batch)}")
+
+
+def _check_padding(model: Any, inputs: Mapping[str, Tensor]) -> None:
+    """Raises if a classifier that reads the last token before the padding would look for it in the wrong place."""
+    classifies = type(model).__name__.endswith("ForSequenceClassification")
+    if not (classifies and "input_ids" in inputs and decoder_only(model.config)):
+        return
+    ids, padding = inputs["input_ids"], model.config.get_text_config().pad_token_id
+    padded = ids[inputs["attention_mask"] == 0] if "attention_mask" in inputs else ids[:0]
+    if (padding is None and len(ids) > 1) or (padded != padding).any():
+        expected = "config.pad_token_id to be the token that pads the batches"
+        raise invalid("model", expected, padding, "set model.config.pad_token_id = tokenizer.pad_token_id")
