@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xsub_utils.study import drawing, plots, registry
+from xsub_utils.study import drawing
 from xsub_utils.study.conditions import Differs
 from xsub_utils.study.labels import LABELS
 
@@ -230,7 +230,7 @@ def closed_afterwards():
 
 
 def test_every_drawing_has_a_table_here():
-    assert {name[3:] for name in TABLES} == set(registry.FIGURES)
+    assert {name[3:] for name in TABLES} == set(drawing.figures())
 
 
 def pixels(figure):
@@ -284,7 +284,9 @@ def test_one_legend_stands_above_all_panels(name):
     figure = drawing.draw(name, TABLES[name])
     assert len(figure.legends) == 1 and not any(ax.get_legend() for ax in figure.axes)
     column = {"01_scores": "model", "01_kinship": "family"}.get(name, "language")
-    assert [text.get_text() for text in figure.legends[0].texts] == list(TABLES[name][column].unique())
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        LABELS.get(name, name) for name in TABLES[name][column].unique()
+    ]
 
 
 def test_kinship_prints_spearman_without_the_diagonal():
@@ -303,7 +305,7 @@ def test_no_folder_no_files(tmp_path, monkeypatch):
 def test_a_cell_of_a_sweep_draws_nothing(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plots, "draw", lambda *given: drawn.append(given))
+    monkeypatch.setattr(drawing, "draw", lambda *given: drawn.append(given))
     drawing.show("02_sizes", TABLES["02_sizes"], drawing.UNDRAWN)
     assert not drawn and not list(tmp_path.iterdir())
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from xsub_utils._internal import store
+from xsub_utils.study.model_cache import ModelCache
 from xsub_utils.study.nb00_languages import tables as languages
 from xsub_utils.study.nb01_finetuning import tables as finetuning
 from xsub_utils.study.nb02_pruning import tables as pruning
@@ -188,3 +189,18 @@ def test_true_distances_are_tidy():
     table = languages.true_distances(PAIR)
     assert len(table) == 4 * 4
     assert (table[table["a"] == table["b"]]["distance"] == 0).all()
+
+
+def test_the_model_cache_keeps_the_last_few():
+    cache, loaded = ModelCache(size=2), []
+
+    def model_of(name):
+        return cache.get(name, lambda: loaded.append(name) or torch.nn.Identity())
+
+    first = model_of("a")
+    assert model_of("b") is not first and model_of("a") is first and loaded == ["a", "b"]
+    model_of("c")  # "b" was used least recently
+    assert model_of("a") is first and loaded == ["a", "b", "c"]
+    model_of("b")
+    cache.clear()
+    assert model_of("a") is not first and loaded == ["a", "b", "c", "b", "a"]

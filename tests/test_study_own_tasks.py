@@ -1,4 +1,4 @@
-"""A study of a task of its own: three labels in local files whose columns have other names, parallel in two languages."""
+"""A study of a task of its own: three labels in local files, parallel, whose columns have other names."""
 
 import pandas as pd
 import pytest
@@ -103,7 +103,7 @@ def test_a_description_that_does_not_fit_is_refused(folder, changes, message):
 def test_own_tasks_need_a_source_that_has_them():
     with pytest.raises(ValueError, match="own_tasks: expected none for source 'minibabel', got topic"):
         Study(["qaa"], own_tasks={"topic": TOPIC})
-    with pytest.raises(ValueError, match="own_tasks.*expected an entry 'kind', got only labels"):
+    with pytest.raises(ValueError, match=r"own_tasks.*expected an entry 'kind', got only labels"):
         Study(["en"], source="hub", own_tasks={"topic": {"labels": LABELS}})
     with pytest.raises(ValueError, match="own_tasks: expected at most one parallel task, got topic, genre"):
         both = dict.fromkeys(["topic", "genre"], TOPIC | {"parallel": True})

@@ -190,7 +190,7 @@ def test_predictions_pair_overlap_and_kinship_with_transfer(study, transfer):
     departed = departures.departures(study, ["nli"], [0], PLAN)
     table = ticket_tables.predicted(departed, transfer, study)
     assert table.groupby("measure").size().eq(6).all()
-    cell = table.query("measure == @DEPARTURES_ABOVE_CHANCE and a == 'qba' and b == 'qaa'")
+    cell = table.query("measure == 'departures_above_chance' and a == 'qba' and b == 'qaa'")
     pair = departed.query("a == 'qaa' and b == 'qba'")
     assert cell["likeness"].item() == pair["above"].item()
     share = transfer.query("mask == 'ticket' and target == 'qba' and source == 'qaa'")["relative"].item()
@@ -198,7 +198,7 @@ def test_predictions_pair_overlap_and_kinship_with_transfer(study, transfer):
     both = departures.departures(study, ["nli"], [0, 1], PLAN)
     moved = transfer.assign(relative=transfer["relative"] - transfer["mask"].eq(SEED))  # tiny models tie
     apart = ticket_tables.predicted(both, moved, study)
-    cell = apart.query("measure == @DEPARTURES_ABOVE_CHANCE and a == 'qba' and b == 'qaa'")
+    cell = apart.query("measure == 'departures_above_chance' and a == 'qba' and b == 'qaa'")
     pairs = both.query("differs == 'another_language_and_seed' and a in ('qaa', 'qba') and b in ('qaa', 'qba')")
     assert cell["likeness"].item() == pytest.approx(pairs["above"].mean()) and len(pairs) == 2
     of = moved[moved["mask"] == SEED].query("target == 'qba' and source == 'qaa'")

@@ -96,9 +96,7 @@ def test_other_architectures():
     config = DistilBertConfig(vocab_size=20, dim=8, n_layers=2, n_heads=2, hidden_dim=16)
     names = prunable_weights(DistilBertForSequenceClassification(config))  # its head has two linear layers
     assert len(names) == 12
-    with pytest.raises(
-        ValueError, match=r"linear layers within .*, got LayerNorm without any"
-    ):
+    with pytest.raises(ValueError, match=r"linear layers within .*, got LayerNorm without any"):
         prunable_weights(nn.LayerNorm(3))
 
 

@@ -109,7 +109,7 @@ def _check_schema(config: Config) -> None:
     except fastjsonschema.JsonSchemaValueException as error:
         place = f"study {config['study']}"
         if error.rule == "additionalProperties":
-            key = f"key in {error.name.replace('data', place, 1)}"
+            key = f"key in {str(error.name).replace('data', place, 1)}"
             _refuse_unknown(key, error.value, error.definition["properties"])
         raise ValueError(f"{error.message.replace('data', place, 1)}, got {error.value!r}") from None
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 import xsub_utils.study
 from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.study.plots import QUALITATIVE
-from xsub_utils.study.registry import FIGURES
+from xsub_utils.study.registry import FIGURES, Draw
 
 AS_WRITTEN = {"keep_default_na": False, "na_values": ["nan"]}  # no language is missing because it is called "na"
 UNDRAWN = "-"  # in place of a folder of figures: draw none
@@ -35,11 +35,12 @@ def theme() -> None:
     mpl.rcParams.update({"figure.constrained_layout.use": True, "pdf.fonttype": 42, "axes.titlesize": 10})
 
 
-def _register_all() -> None:
-    """Import the figures of every notebook."""
+def figures() -> dict[str, Draw]:
+    """The figures of every notebook by slug, such as "survival"."""
     for module in pkgutil.iter_modules(xsub_utils.study.__path__):
         if module.name.startswith("nb"):
             importlib.import_module(f"xsub_utils.study.{module.name}.figures")
+    return FIGURES
 
 
 def draw(name: str, table: pd.DataFrame) -> Figure:
@@ -48,16 +49,15 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     Raises:
         ValueError: If no figure has that name, or the table is empty.
     """
-    _register_all()
     slug = re.sub(r"^\d+_", "", name)
-    one_of("name", slug, sorted(FIGURES))
+    draw_figure = figures()[one_of("name", slug, sorted(figures()))]
     if table.empty:
         raise invalid("table", "rows to draw", f"none for figure {name!r}")
     theme()
     state = np.random.get_state()
     np.random.seed(0)  # seaborn jitters points by numpy's global generator
     try:
-        figure = FIGURES[slug](table)
+        figure = draw_figure(table)
     finally:
         np.random.set_state(state)
     return _laid_out(figure)
