@@ -37,7 +37,7 @@ test: $(READY)  ## check style, code and notebooks (02 with the instructions of 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@echo "── 2 of 3: the package, and the examples in its docstrings"
-	$(BIN)/pytest tests xsub_utils --doctest-modules $(PARALLEL)
+	$(BIN)/pytest tests xsub_utils --doctest-modules --ignore=tests/scripts $(PARALLEL)
 	@echo "── 3 of 3: the notebooks compute what they show"
 	@$(MAKE) --no-print-directory -j2 native older
 

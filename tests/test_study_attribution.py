@@ -161,9 +161,7 @@ def test_texts_without_translations_are_taken_language_by_language(study):
     chosen = examples.alike(study, "reviews", "train", 5, None)
     assert chosen.groupby("language").size().to_dict() == dict.fromkeys(CODES, 5)
     assert attribution.translations(study, "reviews", 0, PLAN).empty
-    with pytest.raises(
-        ValueError, match=r"attributed_train_size: expected at most 64, the .* of q.., got 80"
-    ):
+    with pytest.raises(ValueError, match=r"attributed_train_size: expected at most 64, the .* of q.., got 80"):
         examples.alike(study, "reviews", "train", 80, None)
 
 
@@ -282,9 +280,7 @@ def test_a_language_may_have_more_less_or_no_data(study):
     unseen = retraining.without_language(table, CODES)
     assert unseen[["a", "b"]].to_numpy().tolist() == [["qab", "qaa"], ["qab", "qba"]]
     np.testing.assert_allclose(unseen["share"].sum(), 1)
-    with pytest.raises(
-        ValueError, match=r"size: expected at most 64, the .* of qab, got 80"
-    ):
+    with pytest.raises(ValueError, match=r"size: expected at most 64, the .* of qab, got 80"):
         retraining.imbalances(study, "nli", 0, ["qab"], 40, 2, 4, factors=(2,))
 
 

@@ -40,11 +40,10 @@ def verify(capture: Capture, batch: Mapping[str, Tensor], loss: Loss) -> None:
         first = torch.autograd.grad(losses[0], wanted, retain_graph=True, allow_unused=True)
         true = zip(first, torch.autograd.grad(losses.sum(), wanted, allow_unused=True), strict=True)
     by_autograd = dict(zip(parameters, true, strict=True))
-    if unusable := [name for name, views in by_autograd.items() if not all(map(_is_finite, views))]:
-        raise invalid(
-            "model", "finite gradients", f"nan or infinity in those of {unusable[0]}", "did its training diverge?"
-        )
     if wrong := _different(parameters, captured, by_autograd):
+        if not all(map(_is_finite, by_autograd[wrong[0]])):
+            got = f"nan or infinity in those of {wrong[0]}"
+            raise invalid("model", "finite gradients", got, "did its training diverge?")
         raise invalid(
             "model",
             "parameters that act inside of their own modules",
