@@ -1,7 +1,7 @@
 """Head pruning beside its alternatives, on the same model and the same data, in one process with one thread.
 
 What is compared: per-example with per-batch importance; the search for a subnetwork with the published
-procedure, whose masks it has to find; and models without some of their heads with the whole model.
+procedure, whose masks it has to find; and models without some of their heads with the full model.
 
     python benchmarks/bench_prune.py            # about three minutes; writes bench_prune.csv beside this file
     python benchmarks/bench_prune.py --quick    # seconds; writes nothing
@@ -162,7 +162,7 @@ def check_masks(published: list[Tensor], ours: Subnetwork) -> None:
 
 
 def compare_removal(load: Workload, model: Model, batches: list[Batch]) -> list[dict]:
-    """Forward passes of the whole model and of models with a share of their heads removed."""
+    """Forward passes of the full model and of models with a share of their heads removed."""
     kept = {share: find_subnetwork(model, batches[:1], sparsity=share).mask for share in (0.25, 0.5, 0.75)}
     cases = {"whole": partial(forward, model, batches)}
     cases |= {share: partial(forward, remove_heads(model, mask), batches) for share, mask in kept.items()}
