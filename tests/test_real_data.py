@@ -103,6 +103,6 @@ def test_tasks_on_one_treebank_are_split_alike(home):
     """The encoder of study `ud` learns from the training texts of mlm; no held-out sentence may be among them."""
     values = yaml.safe_load((ROOT / "xsub_utils" / "study" / "configs" / "ud.yaml").read_text())["parameters"]
     sizes = {name: values[name] for name in ("train_size", "importance_size", "validation_size", "test_size", "pool")}
-    study = Study(values["languages"][1::3], "local", str(PUD), **sizes)
+    study = Study(values["languages"][1::3], source="local", data=str(PUD), **sizes)
     splits = [{name: set(rows["id"]) for name, rows in study.task(task).splits.items()} for task in ON_TREEBANKS]
     assert splits[0] == splits[1] == splits[2]
