@@ -20,12 +20,7 @@ def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
     assert labels is not None
     _check_padding(model, inputs)
     with _first_token_only(model):
-        logits = getattr(model(**inputs), "logits", None)
-    if logits is None:
-        remedy = "load_encoder(…, kind, labels) gives one"
-        raise invalid("model", "one with a head, which gives logits", f"a {type(model).__name__}", remedy)
-    _check_classes(labels, logits.shape[-1])
-    return predicted_labels(model, labels), logits
+        return predicted_labels(model, labels), model(**inputs).logits
 
 
 def split_labels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
@@ -72,13 +67,6 @@ def check_labelled(batch: Mapping[str, Tensor]) -> None:
     """
     if "labels" not in batch:
         raise invalid("batches", "dicts that hold 'labels'", f"only {sorted(batch)}")
-
-
-def _check_classes(labels: Tensor, classes: int) -> None:
-    """Raises if a label is of no class that a model knows."""
-    wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= classes))]
-    if len(wrong):
-        raise invalid("batches", f"labels from 0 to {classes - 1}, the classes of the model", int(wrong[0]))
 
 
 def _check_padding(model: Any, inputs: Mapping[str, Tensor]) -> None:
