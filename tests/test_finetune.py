@@ -19,6 +19,8 @@ from transformers import (
     AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
     XLMRobertaForSequenceClassification,
@@ -408,6 +410,39 @@ def test_a_model_that_cannot_learn_the_task_is_refused(make, message, reviews, t
     with pytest.raises(ValueError, match=f"encoder: expected a model .*{message}"):
         finetune(reviews, (make(tokenizer), tokenizer), seed=0, out=tmp_path / "run", settings=QUICK, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tokenizer_with_more_subwords_than_the_model_embeds_is_refused(reviews, tokenizer, tmp_path):
+    config = XLMRobertaConfig(vocab_size=len(tokenizer) - 1, **SHAPE)
+    expected = (
+        f"encoder: expected a tokenizer of at most {len(tokenizer) - 1} sub-words, .* got one of {len(tokenizer)}"
+    )
+    with pytest.raises(ValueError, match=expected):
+        finetune(reviews, (XLMRobertaForSequenceClassification(config), tokenizer), seed=0, out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_decoder_that_does_not_know_padding_is_refused(reviews, tokenizer, tmp_path):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = LlamaForSequenceClassification(LlamaConfig(vocab_size=len(tokenizer), **sizes))
+    model.config.pad_token_id = None
+    with pytest.raises(ValueError, match=r"knows the token of padding.* set model.config.pad_token_id"):
+        finetune(reviews, (model, tokenizer), seed=0, out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_tokenizer_or_configuration_is_another_run(reviews, tokenizer, tmp_path):
+    model = XLMRobertaForSequenceClassification(tiny_config(tokenizer))
+    options = {"seed": 0, "out": tmp_path / "run", "settings": replace(QUICK, epochs=1), "progress": False}
+    finetune(reviews, (model, tokenizer), **options)
+    finetune(reviews, (copy.deepcopy(model), copy.deepcopy(tokenizer)), **options)  # the same pair
+    shorter = copy.deepcopy(tokenizer)
+    shorter.model_max_length = 7
+    other = copy.deepcopy(model)
+    other.config.hidden_act = "relu"
+    for pair in ((model, shorter), (other, tokenizer)):
+        with pytest.raises(ValueError, match="another run"):
+            finetune(reviews, pair, **options)
 
 
 def tiny_config(tokenizer, labels=("LABEL_0", "LABEL_1")):

@@ -463,6 +463,21 @@ def test_wrong_masks_are_explained():
         remove_heads(shared_model("bert"), torch.ones(4, 3, dtype=torch.bool))
 
 
+def test_gates_are_finite_and_masks_true_or_false():
+    model, gates = shared_model("bert"), torch.ones(3, 4)
+    gates[1, 2] = float("nan")
+    with pytest.raises(ValueError, match="gates: expected finite numbers"), head_gates(model, gates):
+        pass
+    with pytest.raises(ValueError, match="mask: expected True or False for every head"):
+        remove_heads(model, torch.full((3, 4), 0.5))
+    mask = torch.ones(3, 4)
+    mask[0, 1:] = 0
+    inputs = make_batch("bert")
+    torch.testing.assert_close(
+        output(remove_heads(model, mask), inputs, None), output(remove_heads(model, mask.bool()), inputs, None)
+    )
+
+
 def test_gates_of_one_example_do_not_serve_others():
     with pytest.raises(ValueError, match="those of the 3 examples of the batch, got those of 1"):
         output(shared_model("bert"), make_batch(), torch.ones(1, 3, 4))

@@ -476,6 +476,21 @@ def test_unknown_metric_is_named(classifier):
         evaluate(classifier, batched(sentences(2), 2, "sequence"), metric="acuracy")
 
 
+@pytest.mark.parametrize("label", [3, -1])
+def test_labels_of_no_class_are_refused(classifier, label):
+    batches = [*batched(sentences(2), 2, "sequence")]
+    batches[0]["labels"][0] = label
+    with pytest.raises(
+        ValueError, match=f"batches: expected labels from 0 to 2, the classes of the model, got {label}"
+    ):
+        evaluate(classifier, batches, metric="accuracy")
+
+
+def test_a_model_without_a_head_is_refused(classifier):
+    with pytest.raises(ValueError, match="model: expected one with a head, which gives logits, got a "):
+        evaluate(classifier.base_model, batched(sentences(2), 2, "sequence"), metric="accuracy")
+
+
 @pytest.mark.parametrize("metric", [name for name in METRICS if name != "accuracy"])
 def test_token_metrics_refuse_one_label_per_example(metric):
     labels = [torch.tensor([0, 1])]

@@ -328,7 +328,7 @@ def test_models_stay_as_they_are_if_training_fails(fails):
     front, end, batches = new_model(seed=1), new_model(seed=2), make_batches(sizes=(3, 3, 3, 3))
     before = snapshot(front), snapshot(end)
     batches[fails] = batches[fails] | {"labels": torch.tensor([0, 1, 9])}
-    with pytest.raises(ValueError, match="labels of the 3 classes of the end model, got 9"):
+    with pytest.raises(ValueError, match="labels from 0 to 2, the classes of the model, got 9"):
         stitch(front, end, batches, level=1, front_gates=random_mask(), end_gates=random_mask(), epochs=2)
     assert (snapshot(front), snapshot(end)) == before
 
@@ -559,7 +559,7 @@ def test_unfit_batches_are_refused():
     model, (batch, *_) = new_model(), make_batches()
     stitched = stitch(model, model, [inputs_of(batch)], level=1, epochs=0)  # needs no labels
     cases = [
-        (batch | {"labels": torch.full((5,), 3)}, "labels of the 3 classes of the end model, got 3"),
+        (batch | {"labels": torch.full((5,), 3)}, "labels from 0 to 2, the classes of the model, got 3"),
         (batch | {"labels": torch.zeros(5, 9).long()}, "of shape (5, 3), got those of shape (5, 9) and torch.int64"),
         (batch | {"labels": torch.zeros(5)}, "of shape (5, 3), got those of shape (5,) and torch.float32"),
         (inputs_of(batch), "batches: expected dicts that hold 'labels', got only ['attention_mask', 'input_ids']"),

@@ -1,4 +1,4 @@
-"""A study of two languages, so small that it means nothing: what the stages promise about their tables."""
+"""A study of two languages, so small that it means nothing: what holds for the tables of every notebook."""
 
 from itertools import combinations
 from pathlib import Path

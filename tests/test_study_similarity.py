@@ -1,4 +1,4 @@
-"""The stages of notebook 03: on masks and tables made by hand, and once on a tiny study."""
+"""The tables of notebook 03: on masks and tables made by hand, and once on a tiny study."""
 
 import os
 from itertools import combinations, product

@@ -20,7 +20,12 @@ def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
     assert labels is not None
     _check_padding(model, inputs)
     with _first_token_only(model):
-        return predicted_labels(model, labels), model(**inputs).logits
+        logits = getattr(model(**inputs), "logits", None)
+    if logits is None:
+        remedy = "load_encoder(…, kind, labels) gives one"
+        raise invalid("model", "one with a head, which gives logits", f"a {type(model).__name__}", remedy)
+    check_labels(labels, logits)
+    return predicted_labels(model, labels), logits
 
 
 def split_labels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
@@ -67,6 +72,21 @@ def check_labelled(batch: Mapping[str, Tensor]) -> None:
     """
     if "labels" not in batch:
         raise invalid("batches", "dicts that hold 'labels'", f"only {sorted(batch)}")
+
+
+def check_labels(labels: Tensor, logits: Tensor) -> None:
+    """Raises unless labels are numbers of the classes that logits score, one for each row of logits.
+
+    Raises:
+        ValueError: If not; says what the model gives and what the batch holds.
+    """
+    classes, remedy = logits.shape[-1], "take batches of the model's task"
+    if labels.shape != logits.shape[:-1] or labels.is_floating_point():
+        fitting = f"labels that fit the logits of the model, of shape {tuple(logits.shape)}"
+        raise invalid("batches", fitting, f"those of shape {tuple(labels.shape)} and {labels.dtype}", remedy)
+    wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= classes))]
+    if len(wrong):
+        raise invalid("batches", f"labels from 0 to {classes - 1}, the classes of the model", int(wrong[0]), remedy)
 
 
 def _check_padding(model: Any, inputs: Mapping[str, Tensor]) -> None:

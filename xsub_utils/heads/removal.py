@@ -13,7 +13,7 @@ from math import gcd
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor, nn
 from transformers import Cache
 from transformers.pytorch_utils import Conv1D
@@ -23,7 +23,7 @@ from xsub_utils.models.architecture_table import TABLE, Architecture
 from xsub_utils.models.architectures import Attention, architecture_of, attentions_of, check_shape, model_type_of
 
 
-def remove_heads(model: nn.Module, mask: Bool[Tensor, "layers heads"], *, share: bool = False) -> nn.Module:
+def remove_heads(model: nn.Module, mask: Shaped[Tensor, "layers heads"], *, share: bool = False) -> nn.Module:
     """A smaller copy of the model without the pruned heads of its encoder; it computes what masking does.
 
     A layer may lose all its heads; the bias of its output projection stays. In a decoder that stands alone these are
@@ -33,7 +33,7 @@ def remove_heads(model: nn.Module, mask: Bool[Tensor, "layers heads"], *, share:
 
     Args:
         model: As in `head_shape`; left as it was.
-        mask: True where the head is kept.
+        mask: True (or 1) where the head is kept, False (or 0) where it is not.
         share: Whether the copy has the model's own parameters wherever nothing is cut out of them.
 
     Raises:
@@ -53,6 +53,9 @@ def remove_heads(model: nn.Module, mask: Bool[Tensor, "layers heads"], *, share:
     """
     projections = _check_removable(model, "mask them instead: head_gates(model, mask)").projections
     check_shape("mask", mask, attentions_of(model, "encoder"))
+    if not ((mask == 0) | (mask == 1)).all():
+        raise invalid("mask", "True or False for every head", "other numbers", "head_gates scales heads")
+    mask = mask.bool()
     own = {id(values): values for values in (*model.parameters(), *model.buffers())} if share else {}
     pruned = copy.deepcopy(model, own)
     for attention, kept in zip(attentions_of(pruned, "encoder"), mask, strict=True):

@@ -93,6 +93,8 @@ def register_architecture(
         >>> xs.head_shape(model)
         (3, 2)
     """
+    if not isinstance(model_type, str):
+        raise invalid("model_type", "the model_type of a configuration, a str", repr(model_type))
     if model_type in TABLE and not replace:
         raise invalid(
             "model_type", "one that is not known yet", repr(model_type), "replace=True gives it a new meaning"
@@ -205,6 +207,8 @@ def check_shape(name: str, values: Tensor, attentions: list[Attention], per_exam
         raise invalid(name, f"a tensor of shape {right}", f"a {type(values).__name__}")
     if values.shape[-2:] != (layers, heads) or values.ndim > 2 + per_example:
         raise invalid(name, f"the shape {right} of this model's heads", tuple(values.shape))
+    if not values.isfinite().all():
+        raise invalid(name, "finite numbers", "nan or an infinity")
 
 
 def place_in_layers(architecture: Architecture, name: str) -> tuple[str, int, str] | None:

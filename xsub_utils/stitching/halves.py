@@ -16,12 +16,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from xsub_utils._internal.validation import invalid
-from xsub_utils.evaluation.forward import forward, predicted_labels, split_labels
+from xsub_utils.evaluation.forward import check_labelled, check_labels, forward, predicted_labels, split_labels
 from xsub_utils.heads.gates import head_gates
 from xsub_utils.heads.removal import removal_keeps_weights_single, remove_heads
 from xsub_utils.models.architecture_table import TABLE
 from xsub_utils.models.architectures import head_shape, reads_first_token_only
-from xsub_utils.models.batches import IGNORED
 
 Batch = Mapping[str, Tensor]
 States = Float[Tensor, "examples tokens features"]
@@ -94,7 +93,6 @@ class CutModel:
         left = self._end_layers[level:]
         self._assemble(_Given(states.to(next(self.model.parameters()))), left)
         labels, logits = forward(self.model, batch) if left else _run_head(self.model, batch, states.shape[1])
-        _check_classes(labels, logits)
         return labels, logits
 
     def _last_layer(self) -> nn.Module:
@@ -279,22 +277,9 @@ def _content(gates: Gates | None) -> tuple | None:
 
 def _run_head(model: nn.Module, batch: Batch, tokens: int) -> tuple[Tensor, Tensor]:
     """Labels, and logits from the first tokens, without any layer, which `forward` would ask for."""
-    if "labels" not in batch:
-        raise invalid("batches", "dicts that hold 'labels'", f"only {sorted(batch)}")
+    check_labelled(batch)
     labels, inputs = split_labels(model, batch)
+    assert labels is not None
     logits = model(**{name: values[:, :tokens] for name, values in inputs.items()}).logits
-    return predicted_labels(model, cast(Tensor, labels)), logits
-
-
-def _check_classes(labels: Tensor, logits: Tensor) -> None:
-    if labels.shape != logits.shape[:-1] or labels.is_floating_point():
-        raise invalid(
-            "batches",
-            f"labels that fit the logits of the end model, of shape {tuple(logits.shape)}",
-            f"those of shape {tuple(labels.shape)} and {labels.dtype}",
-            "take batches of the end model's task",
-        )
-    wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= logits.shape[-1])]
-    if len(wrong):
-        classes = f"labels of the {logits.shape[-1]} classes of the end model"
-        raise invalid("batches", classes, int(wrong[0]), "take batches of the end model's task")
+    check_labels(labels, logits)
+    return predicted_labels(model, labels), logits

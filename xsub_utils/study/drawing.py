@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import xsub_utils.study
+from xsub_utils._internal.io import write_bytes_atomic, write_text_atomic
 from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.study.plots import QUALITATIVE
 from xsub_utils.study.registry import FIGURES, Draw
@@ -85,11 +86,12 @@ def save(figure: Figure, name: str, table: pd.DataFrame, folder: str | Path) -> 
     """
     if not str(folder):
         return
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.csv").write_text(_csv(table), encoding="utf-8")
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    write_text_atomic(Path(folder, f"{name}.csv"), _csv(table))
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
+    for suffix, of_file in metadata.items():
+        picture = io.BytesIO()
+        figure.savefig(picture, format=suffix, metadata=of_file)
+        write_bytes_atomic(Path(folder, f"{name}.{suffix}"), picture.getvalue())
 
 
 def show(name: str, table: pd.DataFrame, folder: str | Path = "") -> None:

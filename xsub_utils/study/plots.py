@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 SEQUENTIAL, DIVERGING, QUALITATIVE = "cividis", "vlag", "colorblind"
 CHANGE = f"{DIVERGING}_r"  # red is worse
@@ -125,3 +125,12 @@ def language_lines(table: pd.DataFrame, x: str, y: str, ylabel: str) -> Figure:
         ax.set(title=task, xlabel=x, ylabel=ylabel)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return legend_above(figure)
+
+
+def share_by_epoch(ax: Axes, rows: pd.DataFrame, by: str, top: float) -> None:
+    """The share of the own language at each checkpoint, a line for every value of a column, and the chance level."""
+    sns.lineplot(rows, x="epoch", y="share", hue=by, style=by, markers=True, ax=ax, **RANGE)
+    ax.axhline(rows["chance"].mean(), ls=":", label="chance", **LINE)
+    ax.set(ylim=(0, top))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

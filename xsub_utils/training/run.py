@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import inspect
+import json
 import operator
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.data.schema import KINDS, LABELLED
 from xsub_utils.data.tasks import Task
 from xsub_utils.models.batches import make_batches
-from xsub_utils.models.encoders import kinds_of, load_encoder
+from xsub_utils.models.encoders import decoder_only, kinds_of, load_encoder
 from xsub_utils.models.modes import quiet
 from xsub_utils.training.folders import RECORD, RESUME, finish, is_complete
 from xsub_utils.training.rows import Rows
@@ -76,7 +77,7 @@ def run(
         "kind": task.kind,
         "labels": list(task.labels),
         "data": task.identity,
-        "encoder": str(encoder) if isinstance(encoder, str | Path) else _weights_digest(_checked_pair(encoder, task)),
+        "encoder": str(encoder) if isinstance(encoder, str | Path) else _identity(encoder, task),
         "languages": codes,
         "seed": check_seed(seed),
         "settings": asdict(settings),
@@ -184,9 +185,22 @@ def _checked_pair(encoder: Any, task: Task) -> nn.Module:
     if (kinds and task.kind not in kinds) or not ("labels" in takes or "kwargs" in takes):
         remedy = f"load_encoder(…, {task.kind!r}) gives one"
         raise invalid("encoder", f"a model with a head for kind {task.kind!r}", f"a {name}", remedy)
+    _check_inputs(model, tokenizer, task.kind)
     if task.kind in LABELLED:
         _check_classes(config, task)
     return model
+
+
+def _check_inputs(model: Any, tokenizer: Any, kind: str) -> None:
+    """Raises unless a model embeds every sub-word of a tokenizer, and can tell padding where it has to."""
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    known = getattr(embeddings, "num_embeddings", None)
+    if known is not None and len(tokenizer) > known:
+        expected = f"a tokenizer of at most {known:,} sub-words, those that the model embeds"
+        raise invalid("encoder", expected, f"one of {len(tokenizer):,}", "model.resize_token_embeddings adds some")
+    if kind == "sequence" and decoder_only(model.config) and model.config.get_text_config().pad_token_id is None:
+        remedy = "set model.config.pad_token_id = tokenizer.pad_token_id"
+        raise invalid("encoder", "a model that knows the token of padding, as its head reads the last", None, remedy)
 
 
 def _check_classes(config: Any, task: Task) -> None:
@@ -214,9 +228,19 @@ def _start(task: Task, encoder: Encoder, seed: int) -> tuple[nn.Module, Any]:
     return model, tokenizer
 
 
-def _weights_digest(model: nn.Module) -> str:
-    """Tells a model that was given from any other: its class and sixteen hexadecimal digits for its weights."""
-    digest = hashlib.sha256()
+def _identity(encoder: Any, task: Task) -> str:
+    """Tells a pair that was given from any other: the model's class and sixteen hexadecimal digits for all the rest."""
+    model: Any = _checked_pair(encoder, task)
+    tokenizer = encoder[1]
+    named = ("_name_or_path", "transformers_version", "dtype", "id2label", "label2id")  # what trains nothing else
+    settings = {name: value for name, value in model.config.to_dict().items() if name not in named}
+    settings["tokenizer"] = [type(tokenizer).__name__, tokenizer.model_max_length, tokenizer.special_tokens_map]
+    if tokenizer.is_fast:  # its truncation and padding change with every call
+        steps = json.loads(tokenizer.backend_tokenizer.to_str())
+        settings["steps"] = {name: step for name, step in steps.items() if name not in ("truncation", "padding")}
+    else:
+        settings["vocabulary"] = tokenizer.get_vocab()
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, values in model.state_dict().items():
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
         digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

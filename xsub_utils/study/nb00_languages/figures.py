@@ -1,4 +1,4 @@
-"""The drawings of notebook 00: the invented languages, and what pre-training learned of them."""
+"""The figures of notebook 00: the invented languages, and what pre-training learned of them."""
 
 import matplotlib.pyplot as plt
 import numpy as np

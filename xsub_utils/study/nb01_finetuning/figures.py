@@ -1,4 +1,4 @@
-"""The drawings of notebook 01: scores, zero-shot transfer and learning curves of the fine-tuned models."""
+"""The figures of notebook 01: scores, zero-shot transfer and learning curves of the fine-tuned models."""
 
 import pandas as pd
 import seaborn as sns

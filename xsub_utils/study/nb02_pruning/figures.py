@@ -1,4 +1,4 @@
-"""The drawings of notebook 02: which heads the searches keep, and what the subnetworks score."""
+"""The figures of notebook 02: which heads the searches keep, and what the subnetworks score."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,4 +1,4 @@
-"""The drawings of notebook 03: overlap of masks, likeness of representations, and both against the truth."""
+"""The figures of notebook 03: overlap of masks, likeness of representations, and both against the truth."""
 
 from typing import Any
 

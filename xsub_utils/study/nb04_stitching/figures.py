@@ -1,4 +1,4 @@
-"""The drawings of notebook 04: what stitched models score, and how that relates to other kinds of likeness."""
+"""The figures of notebook 04: what stitched models score, and how that relates to other kinds of likeness."""
 
 import numpy as np
 import pandas as pd

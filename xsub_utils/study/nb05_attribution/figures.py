@@ -1,10 +1,10 @@
-"""The drawings of notebook 05: whose training data count, through which heads, and what else moves with that."""
+"""The figures of notebook 05: whose training data count, through which heads, and what else moves with that."""
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from xsub_utils.study.conditions import AttributedHeads, Removed
 from xsub_utils.study.labels import LABELS, labelled
@@ -19,6 +19,7 @@ from xsub_utils.study.plots import (
     legend_right,
     mean_and_range,
     panels,
+    share_by_epoch,
     square,
     task_panels,
 )
@@ -107,11 +108,8 @@ def epochs(table: pd.DataFrame) -> Figure:
     ].mean()
     for task, _, ax in axes:
         rows = means[means["task"] == task]
-        sns.lineplot(rows, x="epoch", y="share", hue="condition", style="condition", markers=True, ax=ax, **RANGE)
-        ax.axhline(rows["chance"].mean(), ls=":", label="chance", **LINE)
-        ax.set(title=task, ylabel="share of the own language", ylim=(0, 1.08 * means["share"].max()))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        share_by_epoch(ax, rows, by="condition", top=1.08 * means["share"].max())
+        ax.set(title=task, ylabel="share of the own language")
     return legend_above(figure, columns=4)
 
 

@@ -1,4 +1,4 @@
-"""The drawings of notebook 06: what sparse fine-tuning does to scores, and to whose data predictions rely on."""
+"""The figures of notebook 06: what sparse fine-tuning does to scores, and to whose data predictions rely on."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,17 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from xsub_utils.study.conditions import Dial
 from xsub_utils.study.labels import LABELS, labelled
-from xsub_utils.study.plots import LINE, RANGE, bars, in_order, legend_above, mean_and_range, panels, task_panels
+from xsub_utils.study.plots import (
+    LINE,
+    RANGE,
+    bars,
+    in_order,
+    legend_above,
+    mean_and_range,
+    panels,
+    share_by_epoch,
+    task_panels,
+)
 from xsub_utils.study.registry import register_figure
 
 _TITLES = {"score": "score", "share": "own language's share"}
@@ -91,11 +101,8 @@ def dynamics(table: pd.DataFrame) -> Figure:
     """In-language share at each checkpoint alone: task, seed, model, epoch, share, chance; range over seeds."""
     figure, axes = task_panels(labelled(table, "model"), columns=3, width=3.1, height=3.0)
     for task, rows, ax in axes:
-        sns.lineplot(rows, x="epoch", y="share", hue="model", style="model", markers=True, ax=ax, **RANGE)
-        ax.axhline(rows["chance"].mean(), ls=":", label="chance", **LINE)
-        ax.set(title=task, ylabel="own language's share", ylim=(0, 1.08 * table["share"].max()))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        share_by_epoch(ax, rows, by="model", top=1.08 * table["share"].max())
+        ax.set(title=task, ylabel="own language's share")
     return legend_above(figure, columns=3)
 
 

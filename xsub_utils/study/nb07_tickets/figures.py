@@ -1,4 +1,4 @@
-"""The drawings of notebook 07: lottery tickets by sparsity, kind, language and task."""
+"""The figures of notebook 07: lottery tickets by sparsity, kind, language and task."""
 
 import numpy as np
 import pandas as pd
