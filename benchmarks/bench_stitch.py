@@ -80,7 +80,8 @@ def make_pair(load: Workload) -> Pair:
     front_mask, end_mask = (torch.rand(load.layers, load.heads, generator=rng) > 1 / 3 for _ in range(2))
     batches = make_batches(load)
     answers, _ = predictions(end, batches, gates=end_mask)
-    batches = [batch | {"labels": answer} for batch, answer in zip(batches, answers, strict=True)]
+    sizes = [len(batch["input_ids"]) for batch in batches]
+    batches = [batch | {"labels": answer} for batch, answer in zip(batches, answers.split(sizes), strict=True)]
     return Pair(front, end, front_mask, end_mask, batches)
 
 

@@ -244,7 +244,7 @@ def test_bad_input(arguments, message):
 def test_a_broken_model_is_named():
     model = make_model()
     nn.init.constant_(model.classifier.out_proj.weight.data, torch.nan)
-    with pytest.raises(ValueError, match="model: expected finite gradients"):
+    with pytest.raises(ValueError, match="model: expected finite logits"):
         head_importance(model, make_batches())
 
 

@@ -259,7 +259,7 @@ def test_no_gradients_and_batches_unchanged(classifier):
     batches = list(batched(sentences(4), 2, "sequence"))
     before = copy.deepcopy(batches)
     outputs, labels = predictions(classifier, batches)
-    assert len(outputs) == len(labels) == 2
+    assert outputs.shape == labels.shape == (4,)
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert all(torch.equal(batch[key], old[key]) for batch, old in zip(batches, before, strict=True) for key in old)
 
@@ -330,8 +330,8 @@ def test_decoder_only_models_are_scored_on_the_next_token(name):
     (batch,) = texts(7, 7)
     assert evaluate(model, [batch], metric="perplexity") == pytest.approx(float(model(**batch).loss.exp()), rel=1e-6)
     outputs, labels = predictions(model, [batch], metric="perplexity")
-    assert outputs[0].shape == labels[0].shape == batch["labels"].shape
-    assert torch.equal(labels[0][:, :-1], batch["labels"][:, 1:]) and (labels[0][:, -1] == -100).all()
+    assert outputs.shape == labels.shape == batch["labels"].shape
+    assert torch.equal(labels[:, :-1], batch["labels"][:, 1:]) and (labels[:, -1] == -100).all()
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -369,7 +369,7 @@ def test_classifiers_of_decoder_only_models_read_the_last_token_before_the_paddi
 def test_encoders_are_scored_at_the_position_itself():
     model, batch = tiny(XLMRobertaForMaskedLM), next(batched(sentences(4), 4, "mlm"))
     _, labels = predictions(model, [batch], metric="perplexity")
-    assert torch.equal(labels[0], batch["labels"])
+    assert torch.equal(labels, batch["labels"])
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder", "cross"])

@@ -570,7 +570,7 @@ def test_unfit_batches_are_refused():
                 stitch(model, model, [bad], level=level)
             with raises(message):
                 stitched_score(Stitched(level, stitched.weight, stitched.bias), model, model, [bad])
-    with raises("batches: expected labels to learn from, got -100 everywhere; epochs=0 needs no labels"):
+    with raises("batches: expected at least one label that counts, got -100 everywhere"):
         stitch(model, model, [batch | {"labels": torch.full((5,), -100)}], level=1)
     with raises("batches: expected at least one token, got an attention_mask that is 0 for all"):
         stitch(model, model, [batch | {"attention_mask": torch.zeros(5, 9).long()}], level=1)

@@ -234,7 +234,7 @@ def test_exact_match_by_hand(target, right, follower):
 def test_teacher_forcing_would_have_most_tokens_right(follower):
     batch = answers([C, B, END])
     assert evaluate(follower, [batch], metric="token_accuracy") == pytest.approx(2 / 3)
-    ((written,), (gold,)) = predictions(follower, [batch], metric="exact_match")
+    written, gold = predictions(follower, [batch], metric="exact_match")
     assert written.tolist() == [[A, B, END]] and gold.tolist() == [[C, B, END]]
 
 
@@ -295,7 +295,7 @@ def test_gates_act_while_text_is_generated(part):
     gates = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     with head_gates(model, gates, part=part):
         written = generate(model, batch, 4)
-    ((gated,), _) = predictions(model, [batch], gates=gates, metric="exact_match", part=part)
+    gated, _ = predictions(model, [batch], gates=gates, metric="exact_match", part=part)
     assert torch.equal(gated, written) and not torch.equal(gated, batch["labels"])
     masks = {"whole": None, "all": torch.ones(2, 2), "own": gates}
     table = cross_evaluate(model, {"qaa": [batch]}, masks=masks, metric="exact_match", part=part)["qaa"]

@@ -465,7 +465,7 @@ WRONG = [
     ({"test": []}, "test: expected at least one batch, got none"),
     (
         {"train": [{"input_ids": DATA[0]["input_ids"]}]},
-        "train: .*with labels.* got only input_ids in batch 0",
+        r"train: expected dicts that hold 'labels', got only \['input_ids'\]",
     ),
     ({"test": [DATA[0], {name: values[:0] for name, values in DATA[0].items()}]}, "test: .* got none in batch 1"),
     ({"gates": ONES * 0}, "gates: expected at least one head that is kept, got none"),

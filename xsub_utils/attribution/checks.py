@@ -1,6 +1,6 @@
 """What `influence` refuses, before anything is computed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -8,28 +8,8 @@ from torch import Tensor
 
 from xsub_utils._internal.validation import invalid
 from xsub_utils.attribution.options import InfluenceOptions
-from xsub_utils.attribution.slices import Batch, length
 from xsub_utils.gradients.capture import GATES, Loss
-
-
-def listed_batches(name: str, batches: Iterable[Batch]) -> list[Batch]:
-    """The batches as a list.
-
-    Raises:
-        ValueError: If there are none, or one of them has no labels or no examples.
-    """
-    if isinstance(batches, Mapping):
-        raise invalid(name, "batches", "a single one", f"put it into a list: [{name}]")
-    listed = list(batches)
-    if not listed:
-        raise invalid(name, "at least one batch", "none")
-    for number, batch in enumerate(listed):
-        if not isinstance(batch, Mapping) or not isinstance(batch.get("labels"), Tensor):
-            columns = f"only {', '.join(batch)}" if isinstance(batch, Mapping) else type(batch).__name__
-            raise invalid(name, "batches with labels, as make_batches gives them", f"{columns} in batch {number}")
-        if not length(batch):
-            raise invalid(name, "at least one example in each batch", f"none in batch {number}")
-    return listed
+from xsub_utils.models.example_order import Batch, length
 
 
 def check_gates(gates: Tensor | None, batches: Sequence[Batch]) -> None:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from xsub_utils._internal.validation import invalid
 from xsub_utils.attribution.options import InfluenceOptions
 from xsub_utils.attribution.projection import Projection
-from xsub_utils.attribution.slices import Batch, length, longest_example, sliced
+from xsub_utils.attribution.slices import longest_example, sliced
 from xsub_utils.gradients.capture import Capture
 from xsub_utils.gradients.factors import FactoredGradients, Outer, inner, joined
 from xsub_utils.gradients.parameter_groups import chosen_parameters, in_order
 from xsub_utils.gradients.verification import verify
+from xsub_utils.models.example_order import Batch, length
 
 ALL = "all"
 Gradients = Mapping[str, FactoredGradients]  # by the name of a parameter

@@ -17,9 +17,10 @@ from xsub_utils.attribution.options import InfluenceOptions
 from xsub_utils.attribution.passes import CheckpointPass, Gradients, divided
 from xsub_utils.attribution.projection import Projection
 from xsub_utils.attribution.score_cache import ScoreCache
-from xsub_utils.attribution.slices import Batch, examples_between, length, on_device_of
+from xsub_utils.attribution.slices import examples_between, on_device_of
 from xsub_utils.gradients.factors import FactoredGradients, added
 from xsub_utils.gradients.prepared import prepared
+from xsub_utils.models.example_order import Batch, length
 
 SHARD = 16  # batches of training examples between two saves
 AT_ONCE = 64  # test examples in a backward pass
@@ -34,7 +35,7 @@ class Run:
     test: Sequence[Batch]
     gates: Tensor | None
     weight_masks: Mapping[str, Tensor]
-    test_groups: tuple[Any, ...] | None
+    test_groups: tuple[int, ...] | None  # number of the group of each test example
     options: InfluenceOptions
     memory: float
     out: Path | None
@@ -134,9 +135,8 @@ class Run:
         batches = examples_between(test, turn.start, turn.stop, min(fitting, AT_ONCE))
         if self.test_groups is None:
             return passing.test_side(batches)
-        labels = list(dict.fromkeys(self.test_groups))
-        place = torch.tensor([labels.index(label) for label in self.test_groups])
-        means = nn.functional.one_hot(place, len(labels)).T.double() / torch.bincount(place)[:, None]
+        place = torch.tensor(self.test_groups)
+        means = nn.functional.one_hot(place).T.double() / torch.bincount(place)[:, None]
         sums: dict[str, FactoredGradients] = {}
         first = 0
         for batch in batches:
@@ -146,4 +146,4 @@ class Run:
             pooled = {name: each.pooled(share) for name, each in gradients.items()}
             sums = {name: added([*([sums[name]] if name in sums else []), each]) for name, each in pooled.items()}
             first += length(batch)
-        return sums, torch.ones(len(labels), device=norms.device, dtype=norms.dtype)
+        return sums, torch.ones(len(means), device=norms.device, dtype=norms.dtype)

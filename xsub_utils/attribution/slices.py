@@ -1,16 +1,11 @@
 """Examples out of batches: some of one, those between two numbers, those that a mask chooses."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-Batch = Mapping[str, Tensor]
-
-
-def length(batch: Batch) -> int:
-    """Examples in a batch."""
-    return len(next(iter(batch.values())))
+from xsub_utils.models.example_order import Batch, length
 
 
 def sliced(batch: Batch, start: int, stop: int) -> Batch:

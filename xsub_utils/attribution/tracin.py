@@ -10,11 +10,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from xsub_utils._internal.validation import invalid
-from xsub_utils.attribution.checks import check_gates, check_numbers, check_options, listed_batches
+from xsub_utils.attribution.checks import check_gates, check_numbers, check_options
 from xsub_utils.attribution.loading import Load, check_checkpoints
 from xsub_utils.attribution.options import InfluenceOptions
 from xsub_utils.attribution.run import Run
-from xsub_utils.attribution.slices import Batch, chosen_examples
+from xsub_utils.attribution.slices import chosen_examples
+from xsub_utils.models.batch_checks import listed_batches
+from xsub_utils.models.example_order import Batch, example_order
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,17 @@ def influence(
             `save_pretrained` wrote, with tokenizer or without; an `epoch-3` of `finetune` (see `checkpoints`), whose
             own folder stands for its last epoch. Models in folders are loaded in float32, one at a time, as the class
             that they were saved as; each is loaded once more to be rescored.
-        train, test: Labelled batches; row i of the scores is the i-th example of the batches in their order. Training
-            batches of about 64 examples are fastest. Labels of a decoder-only language model are its inputs, -100
-            where nothing is predicted, as for `evaluate`. A batch may also hold "gates", (examples, layers, heads),
-            through which each of its examples runs; then not together with the argument `gates`.
+        train, test: Labelled batches; row i of the scores is the i-th example that `make_batches` was given, however it
+            sorted them, and batches from elsewhere keep their order. Training batches of about 64 examples are fastest.
+            Labels of a decoder-only language model are its inputs, -100 where nothing is predicted, as for `evaluate`.
+            A batch may also hold "gates", (examples, layers, heads), through which each of its examples runs; then not
+            together with the argument `gates`.
         gates: Head mask or gates `(layers, heads)`, in force for both sides; None for the full model.
         weight_masks: Parameter -> True where a weight is kept; the others are zero in the model, and have no gradient.
         weights: η, one for each checkpoint, such as learning rates; by default 1.
-        test_groups: A label per test example. Gradients of the same label are averaged (in cosine mode after they were
-            normalised), and the scores, in the order of first appearance, are those of the means: exact, and for few
-            groups much cheaper.
+        test_groups: A label per test example, in the order of the examples. Gradients of the same label are averaged
+            (in cosine mode after they were normalised), and the scores, in the order of first appearance, are those of
+            the means: exact, and for few groups much cheaper.
         options: Cosine or inner product, which parameters, loss, precision, projection, memory; see
             `InfluenceOptions`.
         load: Function from an entry of `checkpoints`, whatever it may be, to a model on the device to compute on.
@@ -104,8 +107,8 @@ def influence(
         >>> import xsub_utils as xs
         >>> task = xs.load_task("nli", ["qaa", "qba"], sizes={"train": 6, "test": 2})
         >>> model, tokenizer = xs.load_encoder("minibabel-base", "sequence", labels=task.labels)
-        >>> train = xs.make_batches(task.examples("train"), tokenizer, task.kind, bucket=False)
-        >>> test = xs.make_batches(task.examples("test", "qaa"), tokenizer, task.kind, bucket=False)
+        >>> train = xs.make_batches(task.examples("train"), tokenizer, task.kind)
+        >>> test = xs.make_batches(task.examples("test", "qaa"), tokenizer, task.kind)
         >>> options = xs.InfluenceOptions(by_group=True)
         >>> found = xs.influence([model], train, test, options=options, progress=False)
         >>> found.scores.shape  # (test, train)
@@ -113,7 +116,7 @@ def influence(
         >>> list(found.by_group)[:2]
         ['embeddings', 'layer 1 attention']
     """
-    checkpoints, train, test = _listed(checkpoints), listed_batches("train", train), listed_batches("test", test)
+    checkpoints, train, test = _listed(checkpoints), listed_batches(train, "train"), listed_batches(test, "test")
     weights = None if weights is None else list(weights)
     gates = None if gates is None else gates.detach()
     check_gates(gates, [*train, *test])
@@ -126,7 +129,7 @@ def influence(
         test=test,
         gates=gates,
         weight_masks=weight_masks or {},
-        test_groups=None if test_groups is None else tuple(test_groups),
+        test_groups=None if test_groups is None else _numbered(test_groups, example_order(test)),
         options=options,
         memory=_default_memory() if options.memory is None else options.memory,
         out=None if out is None else Path(out),
@@ -134,8 +137,25 @@ def influence(
     )
     contributions, groups = run.over(train)
     counts = torch.ones(len(checkpoints)) if weights is None else torch.tensor(weights, dtype=torch.float64)
-    estimated = Influence(contributions, groups, counts.to(contributions))
-    return _rescored(estimated, run, train) if options.rescore else estimated
+    by_batch = Influence(contributions, groups, counts.to(contributions))
+    if options.rescore:
+        by_batch = _rescored(by_batch, run, train)
+    return _in_example_order(by_batch, train, test, grouped=test_groups is not None)
+
+
+def _numbered(test_groups: Sequence[Any], order: Tensor) -> tuple[int, ...]:
+    """The number of the group of each test example, where it stands in the batches."""
+    labels = list(dict.fromkeys(test_groups))
+    places = torch.empty_like(order).index_copy_(0, order, torch.tensor([labels.index(label) for label in test_groups]))
+    return tuple(places.tolist())
+
+
+def _in_example_order(by_batch: Influence, train: Sequence[Batch], test: Sequence[Batch], grouped: bool) -> Influence:
+    """Scores whose rows and columns are in the order of the examples; rows of groups are already."""
+    columns = example_order(train)
+    rows = torch.arange(by_batch.contributions.shape[2]) if grouped else example_order(test)
+    exact = None if by_batch.exact is None else by_batch.exact[rows][:, columns]
+    return replace(by_batch, contributions=by_batch.contributions[:, :, rows][..., columns], exact=exact)
 
 
 def _listed(checkpoints: Sequence[Any]) -> list[Any]:

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from xsub_utils._internal.validation import invalid
 from xsub_utils.evaluation.generation import decoder_shift
 from xsub_utils.models.architectures import reads_first_token_only
+from xsub_utils.models.batch_checks import check_inputs
 from xsub_utils.models.batches import IGNORED
 from xsub_utils.models.encoders import decoder_only
 
@@ -36,6 +38,7 @@ def split_labels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor 
     device = next(model.parameters()).device
     inputs = {name: tensor.to(device) for name, tensor in batch.items()}
     labels = inputs.pop("labels", None)
+    check_inputs(model, inputs)
     shift = decoder_shift(model)
     if shift and labels is not None and not inputs.keys() & {"decoder_input_ids", "decoder_inputs_embeds"}:
         inputs["decoder_input_ids"] = shift(labels)
@@ -81,12 +84,23 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
         ValueError: If not; says what the model gives and what the batch holds.
     """
     classes, remedy = logits.shape[-1], "take batches of the model's task"
-    if labels.shape != logits.shape[:-1] or labels.is_floating_point():
-        fitting = f"labels that fit the logits of the model, of shape {tuple(logits.shape)}"
+    if labels.shape != logits.shape[:-1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        fitting = f"numbers of classes as labels, that fit the logits of the model, of shape {tuple(logits.shape)}"
         raise invalid("batches", fitting, f"those of shape {tuple(labels.shape)} and {labels.dtype}", remedy)
     wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= classes))]
     if len(wrong):
         raise invalid("batches", f"labels from 0 to {classes - 1}, the classes of the model", int(wrong[0]), remedy)
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raises if a logit is nan or infinite, which no score would show.
+
+    Raises:
+        ValueError: If so.
+    """
+    if not logits.sum(dtype=torch.float32).isfinite():
+        remedy = "look for nan in its weights: did its training diverge, or float16 overflow?"
+        raise invalid("model", "finite logits", "nan or infinity", remedy)
 
 
 def _check_padding(model: Any, inputs: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from xsub_utils._internal.validation import invalid
+from xsub_utils.models.batch_checks import check_inputs
 from xsub_utils.models.batches import IGNORED
 
 
@@ -34,6 +35,7 @@ def generate(model: nn.Module, batch: Mapping[str, Tensor], length: int) -> Int[
         raise invalid("model", expected, type(model).__name__, remedy)
     passed_over = ("labels", "decoder_input_ids", "decoder_attention_mask", "decoder_inputs_embeds")
     inputs = {name: tensor.to(generator.device) for name, tensor in batch.items() if name not in passed_over}
+    check_inputs(model, inputs)
     ids = generator.generate(**inputs, max_new_tokens=length, do_sample=False, num_beams=1)[:, 1:]
     return nn.functional.pad(ids, (0, length - ids.shape[1]), value=IGNORED)
 

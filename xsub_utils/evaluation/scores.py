@@ -6,17 +6,19 @@ from contextlib import nullcontext
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from xsub_utils._internal.validation import invalid
-from xsub_utils.evaluation.forward import check_labelled, forward
+from xsub_utils.evaluation.forward import check_finite, check_labelled, forward
 from xsub_utils.evaluation.generation import generate
 from xsub_utils.evaluation.metrics import label_count, losses, metric_named
 from xsub_utils.evaluation.spans import check_iob2
 from xsub_utils.heads.gates import head_gates
+from xsub_utils.models.batch_checks import listed_batches
 from xsub_utils.models.batches import IGNORED
+from xsub_utils.models.example_order import example_order
 from xsub_utils.models.modes import eval_mode
 
 Batches = Iterable[Mapping[str, Tensor]]
@@ -55,14 +57,14 @@ def evaluate(
     chosen, names = metric_named(metric), label_names(model)
     if chosen.iob2:  # before the model has run over everything
         check_iob2(names)
-    outputs, labels = predictions(model, batches, metric=metric, gates=gates, part=part)
+    outputs, labels = _by_batch(model, listed_batches(batches), metric, gates, part)
     return score(outputs, labels, metric, names)
 
 
 def predictions(
     model: nn.Module, batches: Batches, *, metric: str = "accuracy", gates: Tensor | None = None, part: str = "encoder"
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Predictions and labels of each batch, as `score` takes them.
+) -> tuple[Shaped[Tensor, "examples ..."], Int[Tensor, "examples ..."]]:
+    """Predictions and labels of each example, in the order of the examples.
 
     Args:
         model: As for `evaluate`; left in the mode (training or evaluation) in which it was.
@@ -71,8 +73,9 @@ def predictions(
             the label in nats; for "exact_match" the tokens that the model generates.
 
     Returns:
-        A list of predictions and a list of labels, one tensor per batch. In those of a decoder-only language model
-        each position holds the next token, which it predicts.
+        Predictions and labels, each (examples,) or (examples, positions), on the device of the model. Labels are -100
+        where nothing is predicted and beyond the end of an example; of a decoder-only language model each position
+        holds the next token, which it predicts.
 
     Raises:
         ValueError: As for `evaluate`.
@@ -83,20 +86,46 @@ def predictions(
         >>> model, tokenizer = xs.load_encoder("minibabel-base", "sequence", task.labels)
         >>> batches = xs.make_batches(task.examples("test", "qaa"), tokenizer, task.kind, batch_size=4)
         >>> classes, labels = xs.predictions(model, batches)
-        >>> [len(batch) for batch in classes]
-        [4, 2]
+        >>> classes.shape, labels.tolist() == task.examples("test", "qaa")["label"].tolist()
+        (torch.Size([6]), True)
     """
+    batches = listed_batches(batches)
+    return in_example_order(*_by_batch(model, batches, metric, gates, part), batches)
+
+
+def in_example_order(
+    outputs: Sequence[Tensor], labels: Sequence[Tensor], batches: Sequence[Mapping[str, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Predictions and labels of all batches as `predictions` returns them."""
+    order = example_order(batches)
+    nothing = 0 if outputs[0].is_floating_point() else IGNORED  # a loss, or a class
+    return _joined(outputs, nothing)[order], _joined(labels, IGNORED)[order]
+
+
+def _joined(rows: Sequence[Tensor], fill: float) -> Tensor:
+    """The rows of all batches, padded on the right to the longest."""
+    if rows[0].ndim == 1:
+        return torch.cat(tuple(rows))
+    longest = max(batch.shape[1] for batch in rows)
+    return torch.cat([torch.nn.functional.pad(batch, (0, longest - batch.shape[1]), value=fill) for batch in rows])
+
+
+def _by_batch(
+    model: nn.Module, batches: Sequence[Mapping[str, Tensor]], metric: str, gates: Tensor | None, part: str
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Predictions and labels of each batch, as `score` takes them."""
+    metric_named(metric)
     outputs, labels = [], []
     with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates, part=part):
         for batch in batches:
-            output, gold = _predicted(model, batch, metric)
+            output, gold = predicted(model, batch, metric)
             outputs.append(output)
             labels.append(gold)
     return outputs, labels
 
 
-def _predicted(model: nn.Module, batch: Mapping[str, Tensor], metric: str) -> tuple[Tensor, Tensor]:
-    """Predictions and labels of a batch; of a text to generate, the model sees the input alone."""
+def predicted(model: nn.Module, batch: Mapping[str, Tensor], metric: str) -> tuple[Tensor, Tensor]:
+    """Predictions and labels of a batch, row by row; of a text to generate, the model sees the input alone."""
     if metric_named(metric).predicts != "text":
         gold, logits = forward(model, batch)
         return predict(logits, gold, metric), gold
@@ -107,7 +136,7 @@ def _predicted(model: nn.Module, batch: Mapping[str, Tensor], metric: str) -> tu
 
 
 def predict(logits: Tensor, labels: Int[Tensor, "..."], metric: str) -> Tensor:
-    """Predictions for one batch, in the shape of its labels.
+    """Predictions from the logits of a batch, in the shape of its labels.
 
     Args:
         logits: `(examples, classes)` or `(examples, tokens, classes)`.
@@ -118,8 +147,9 @@ def predict(logits: Tensor, labels: Int[Tensor, "..."], metric: str) -> Tensor:
         The most probable classes; for "perplexity" the negative log likelihoods of the labels in nats, 0 for -100.
 
     Raises:
-        ValueError: If the metric is unknown or needs generated text.
+        ValueError: If the metric is unknown or needs generated text, or a logit is nan or infinite.
     """
+    check_finite(logits)
     predicts = metric_named(metric).predicts
     if predicts == "text":
         raise invalid("metric", "one that scores logits", f"{metric!r} of generated text", "ask `predictions` for it")
@@ -127,16 +157,16 @@ def predict(logits: Tensor, labels: Int[Tensor, "..."], metric: str) -> Tensor:
 
 
 def score(
-    predictions: Sequence[Tensor],
-    labels: Sequence[Tensor],
+    predictions: Tensor | Sequence[Tensor],
+    labels: Tensor | Sequence[Tensor],
     metric: str,
     label_names: Sequence[str] | None = None,
 ) -> float:
-    """Score of predictions, batch by batch from `predict`.
+    """Score of predictions.
 
     Args:
-        predictions: One tensor per batch.
-        labels: One tensor per batch, in the same shapes.
+        predictions: Of `predictions`, or one tensor per batch from `predict`.
+        labels: In the same shapes.
         metric: As for `evaluate`.
         label_names: IOB2 tags in the order of the label ids; only "f1" needs them.
 
@@ -147,6 +177,7 @@ def score(
         ValueError: If the metric is unknown, does not fit the labels, or no label counts.
     """
     chosen = metric_named(metric)
+    predictions, labels = ([side] if isinstance(side, Tensor) else side for side in (predictions, labels))
     chosen.check_labels(labels)
     label_count(labels)
     return chosen.total(predictions, labels, label_names)

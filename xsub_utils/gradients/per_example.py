@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from xsub_utils.gradients.capture import Capture, Loss, Receiver, example_loss
 from xsub_utils.gradients.prepared import prepared
+from xsub_utils.models.batch_checks import listed_batches
 
 
 def example_gradients(
@@ -48,7 +49,7 @@ def example_gradients(
         named = ready.named_parameters()
         capture = Capture(ready, {id(value): name for name, value in named if parameters is None or name in parameters})
         with capture.hooked():
-            for batch in batches:
+            for batch in listed_batches(batches):
                 capture.gradients({name: values.to(device) for name, values in batch.items()}, loss, receive)
                 count += capture.examples
     return count

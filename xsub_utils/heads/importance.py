@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xsub_utils._internal.validation import invalid, one_of
-from xsub_utils.evaluation.forward import forward, split_labels
+from xsub_utils.evaluation.forward import check_finite, forward, split_labels
 from xsub_utils.evaluation.metrics import losses, metric_named
-from xsub_utils.evaluation.scores import Batches, predict, predictions
+from xsub_utils.evaluation.scores import Batches, predict, predicted
 from xsub_utils.heads.gates import head_gates
 from xsub_utils.models.architectures import head_shape
+from xsub_utils.models.batch_checks import listed_batches
 from xsub_utils.models.batches import IGNORED
 from xsub_utils.models.modes import eval_mode, frozen
 
@@ -99,11 +100,8 @@ def gate_gradients(
     precision = torch.promote_types(weight.dtype, torch.float32)
     start = (torch.ones(head_shape(model, part=part)) if gates is None else gates.detach()).to(weight.device, precision)
     with eval_mode(model), frozen(model), torch.enable_grad():
-        bar = tqdm(batches, desc="head importance", delay=5, leave=False)
-        passes = [_batch_gradients(model, batch, start, per, metric, part) for batch in bar]
-    if not passes:
-        raise invalid("batches", "at least one batch to take gradients on", "none")
-    return passes
+        bar = tqdm(listed_batches(batches), desc="head importance", delay=5, leave=False)
+        return [_batch_gradients(model, batch, start, per, metric, part) for batch in bar]
 
 
 def aggregate(
@@ -161,10 +159,8 @@ def attention_entropy(
         head_shape(model, part=part)  # which raises if there is none
     gated = nullcontext() if gates is None else head_gates(model, gates, part=part)
     with eval_mode(model), torch.no_grad(), _eager_attention(model), gated:
-        bar = tqdm(batches, desc="attention entropy", delay=5, leave=False)
+        bar = tqdm(listed_batches(batches, labelled=False), desc="attention entropy", delay=5, leave=False)
         sums = [_entropy_sum(model, batch, part) for batch in bar]
-    if not sums:
-        raise invalid("batches", "at least one batch to attend to", "none")
     return torch.stack([entropy for entropy, _ in sums]).sum(0) / sum(tokens for _, tokens in sums)
 
 
@@ -180,10 +176,12 @@ def _batch_gradients(
     gates = start.repeat(len(batch["input_ids"]), 1, 1) if per == "example" else start.clone()
     with head_gates(model, gates.requires_grad_(), part=part):
         labels, logits = forward(model, batch)
+    check_finite(logits.detach())
     nll = losses(logits, labels)
     (gradients,) = torch.autograd.grad(_loss(nll, labels, per), gates)
     if metric_named(metric).predicts == "text":
-        ((output,), _) = predictions(model, [batch], gates=start, metric=metric, part=part)
+        with head_gates(model, start, part=part):
+            output, _ = predicted(model, batch, metric)
     else:
         output = nll.detach() if metric_named(metric).predicts == "loss" else predict(logits, labels, metric)
     return gradients.cpu().reshape(-1, *start.shape), output, labels

@@ -20,6 +20,7 @@ from xsub_utils.evaluation.scores import Batches, evaluate, label_names, score
 from xsub_utils.heads.importance import aggregate, attention_entropy, check_options, gate_gradients, head_importance
 from xsub_utils.heads.subnetwork import Step, Subnetwork, check_share, cut
 from xsub_utils.models.architectures import head_shape
+from xsub_utils.models.batch_checks import listed_batches
 
 __all__ = ["Step", "Subnetwork", "attention_entropy", "find_subnetwork", "head_importance"]
 
@@ -80,8 +81,8 @@ def find_subnetwork(
     _check_search(retain, step, sparsity, full_trajectory)
     shape = head_shape(model, part=part)
     counts = _schedule(math.prod(shape), step, sparsity)
-    ranked = list(importance)
-    scored = ranked if validation is None else list(validation)
+    ranked = listed_batches(importance, "importance")
+    scored = ranked if validation is None else listed_batches(validation, "validation")
     measure = partial(_measure, model, ranked, scored, metric, per, norm, part)
     threshold = None if full_trajectory or sparsity is not None else retain
     trajectory = _descend(torch.ones(shape, dtype=torch.bool), counts, measure, metric, threshold)

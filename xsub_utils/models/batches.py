@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.data.schema import KINDS
+from xsub_utils.models.example_order import NumberedBatch
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 LONGEST_TARGET = 16  # sub-words with the end token
@@ -27,7 +28,7 @@ def make_batches(
     max_length: int = 128,
     bucket: bool = True,
     mask_seed: int = 0,
-) -> list[dict[str, Tensor]]:
+) -> list[NumberedBatch]:
     """Padded batches that a transformers model of the kind accepts as `model(**batch)`.
 
     Args:
@@ -40,7 +41,8 @@ def make_batches(
             models), "text2text" or "text" (no labels).
         batch_size: Examples in a batch; the last one may hold fewer.
         max_length: Longest input in sub-words, special tokens included; the rest is cut off with its labels.
-        bucket: Sort the examples by length (stable), which saves padding; False keeps their order.
+        bucket: Sort the examples by length (stable), which saves padding. Results come in the order of the examples all
+            the same: the batches know their rows.
         mask_seed: Chooses the masked tokens of kind "mlm", together with the id and text of each example and
             nothing else: in every batching an example is masked alike.
 
@@ -51,7 +53,9 @@ def make_batches(
         sub-word of a word carries its label ("token"), a masked position its token ("mlm"), every position that is not
         padding its own token ("clm": models and `evaluate` compare it with what the position before predicts), the rest
         -100. For "text2text" they have positions of their own: the sub-words of the target and the end token, then
-        -100.
+        -100. The attribute `rows` of a batch holds the numbers of its examples, from 0. Functions that return something
+        per example (`hidden_states`, `predictions`, `influence`, …) return it in the order of the examples; a batch
+        that is copied into a plain dict has lost its numbers, and keeps its place instead.
 
     Raises:
         ValueError: If there is no example, a column is missing, an example has nothing to mask or to predict or labels
@@ -75,10 +79,9 @@ def make_batches(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"])) if bucket else range(len(rows))
     if kind == "mlm":
         _mask_rows(rows, examples, tokenizer, mask_seed)
-    return [
-        _pad([rows[i] for i in order[start : start + batch_size]], tokenizer)
-        for start in range(0, len(rows), batch_size)
-    ]
+    source = object()
+    parts = (list(order[start : start + batch_size]) for start in range(0, len(rows), batch_size))
+    return [NumberedBatch(_pad([rows[i] for i in part], tokenizer), torch.tensor(part), source) for part in parts]
 
 
 def token_masker(tokenizer: Any, share: float = 0.15) -> Callable:

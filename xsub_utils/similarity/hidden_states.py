@@ -12,6 +12,8 @@ from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.evaluation.forward import split_labels
 from xsub_utils.evaluation.scores import Batches
 from xsub_utils.heads.gates import head_gates
+from xsub_utils.models.batch_checks import listed_batches
+from xsub_utils.models.example_order import example_order
 from xsub_utils.models.modes import eval_mode
 
 POOLS = ("first", "mean", "last")
@@ -37,9 +39,9 @@ def hidden_states(
             only token of a decoder-only model that has seen the whole text. Padding never counts.
 
     Returns:
-        One float32 tensor (examples, features) on the CPU for each level. Rows come in the order of the batches: those
-        of parallel sentences correspond only if `make_batches` is called with `bucket=False`. The last level is the
-        model's `last_hidden_state`, after the final norm of architectures that have one.
+        One float32 tensor (examples, features) on the CPU for each level. Rows come in the order of the examples,
+        however `make_batches` sorted them; those of batches from elsewhere in the order of the batches. The last level
+        is the model's `last_hidden_state`, after the final norm of architectures that have one.
 
     Raises:
         ValueError: If `pool` is unknown, there is no batch, an example has no token, or the gates do not fit.
@@ -48,7 +50,7 @@ def hidden_states(
         >>> import xsub_utils as xs
         >>> model, tokenizer = xs.load_encoder("minibabel-base", "text")
         >>> task = xs.load_task("parallel", ["qaa"], sizes={"test": 10})
-        >>> batches = xs.make_batches(task.examples("test", "qaa"), tokenizer, "text", bucket=False)
+        >>> batches = xs.make_batches(task.examples("test", "qaa"), tokenizer, "text")
         >>> levels = xs.hidden_states(model, batches, pool="mean")
         >>> len(levels), levels[-1].shape
         (5, torch.Size([10, 96]))
@@ -73,14 +75,16 @@ def pooled_states(
         ValueError: As `hidden_states`.
     """
     by_pool: dict[str, list[list[Tensor]]] = {one_of("pool", pool, POOLS): [] for pool in pools}
+    batches = listed_batches(batches, labelled=False)
     with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates):
         for batch in tqdm(batches, desc="hidden states", delay=5, leave=False):
             levels, mask = _levels(model, batch)
             for pool, vectors in by_pool.items():
                 vectors.append([pooled(states.float(), mask, pool).cpu() for states in levels])
-    if not all(by_pool.values()):
-        raise invalid("batches", "at least one batch", "none")
-    return {pool: [torch.cat(level) for level in zip(*vectors, strict=True)] for pool, vectors in by_pool.items()}
+    order = example_order(batches)
+    return {
+        pool: [torch.cat(level)[order] for level in zip(*vectors, strict=True)] for pool, vectors in by_pool.items()
+    }
 
 
 def _levels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Sequence[Tensor], Bool[Tensor, "examples tokens"]]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.evaluation.scores import Batches
+from xsub_utils.models.batch_checks import listed_batches
 from xsub_utils.models.batches import IGNORED
 from xsub_utils.stitching.halves import Batch, Gates, Pair, StateCache
 
@@ -139,9 +140,9 @@ def stitch_fronts(
         ValueError: As `stitch`, and if widths differ between fronts.
     """
     _check_options(kind, init, epochs, lr)
-    batches, cache = list(batches), cache or StateCache()
-    if not batches or not fronts:
-        raise invalid(*(("fronts", "at least one front") if batches else ("batches", "at least one batch")), "none")
+    batches, cache = listed_batches(batches, labelled=bool(epochs)), cache or StateCache()
+    if not fronts:
+        raise invalid("fronts", "at least one front", "none")
     pairs = [Pair(cache.model(*front), cache.model(end, end_gates), level, cache) for front in fronts]
     if isinstance(init, str):
         starts = [_initial(pair, batches, kind, init, seed) for pair in pairs]
@@ -209,8 +210,6 @@ def _train(
 ) -> list[Stitched]:
     """All maps at once: one tensor holds them, and Adam treats its entries one by one."""
     batches = [batch for batch in batches if (batch.get("labels", torch.zeros(1)) != IGNORED).any()]
-    if not batches:
-        raise invalid("batches", "labels to learn from", "-100 everywhere", "epochs=0 needs no labels")
     weight, bias = _stacked(starts)
     steps = epochs * len(batches)
     optimizer = torch.optim.Adam([part for part in (weight, bias) if part is not None], lr)

@@ -1,13 +1,15 @@
 """What stitched models predict, and how good that is beside the models that they are made of."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from xsub_utils.evaluation.scores import Batches, label_names, predict, score
-from xsub_utils.stitching.halves import Gates, Pair, StateCache
+from xsub_utils.evaluation.scores import Batches, in_example_order, label_names, predict, score
+from xsub_utils.models.batch_checks import listed_batches
+from xsub_utils.stitching.halves import Batch, Gates, Pair, StateCache
 from xsub_utils.stitching.maps import Stitched
 
 
@@ -21,8 +23,8 @@ def stitched_predictions(
     end_gates: Gates | None = None,
     metric: str = "accuracy",
     cache: StateCache | None = None,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Predictions and labels of each batch, as `evaluation.scores.score` takes them.
+) -> tuple[Tensor, Tensor]:
+    """Predictions and labels of each example, as `predictions` gives those of a model.
 
     Args:
         stitched: A map that `stitch` made for these models.
@@ -34,6 +36,22 @@ def stitched_predictions(
     Raises:
         ValueError: As `stitch`.
     """
+    batches = listed_batches(batches)
+    outputs, labels = _by_batch(stitched, front, end, batches, front_gates, end_gates, metric, cache)
+    return in_example_order(outputs, labels, batches)
+
+
+def _by_batch(
+    stitched: Stitched,
+    front: nn.Module,
+    end: nn.Module,
+    batches: Sequence[Batch],
+    front_gates: Gates | None,
+    end_gates: Gates | None,
+    metric: str,
+    cache: StateCache | None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Predictions and labels of each batch, as `score` takes them."""
     cache = cache or StateCache(max_bytes=0)
     pair = Pair(cache.model(front, front_gates), cache.model(end, end_gates), stitched.level, cache)
     outputs, labels = [], []
@@ -80,9 +98,8 @@ def stitched_score(
         >>> xs.stitched_score(identity, model, model, test) == xs.evaluate(model, test)
         True
     """
-    outputs, labels = stitched_predictions(
-        stitched, front, end, batches, front_gates=front_gates, end_gates=end_gates, metric=metric, cache=cache
-    )
+    batches = listed_batches(batches)
+    outputs, labels = _by_batch(stitched, front, end, batches, front_gates, end_gates, metric, cache)
     return score(outputs, labels, metric, label_names(end))
 
 

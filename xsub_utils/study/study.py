@@ -27,6 +27,7 @@ from xsub_utils.data.tasks import Task, load_task
 from xsub_utils.evaluation.metrics import Metric, metric_named
 from xsub_utils.evaluation.scores import chance_level, evaluate
 from xsub_utils.models import batches, encoders
+from xsub_utils.models.example_order import NumberedBatch
 from xsub_utils.study.model_cache import ModelCache
 from xsub_utils.study.own_tasks import PARALLEL, OwnTasks, as_parallel, options_of, parallel_task, specs_of
 from xsub_utils.study.small_encoder import pretrained_on
@@ -89,7 +90,7 @@ class Study:
         """The metric of a task."""
         return metric_named(self.task(name).metric)
 
-    def batches(self, name: str, split: str, language: str, mask_seed: int | None = None) -> list[dict]:
+    def batches(self, name: str, split: str, language: str, mask_seed: int | None = None) -> list[NumberedBatch]:
         """Batches of one language and split; a mask seed takes its own part of "importance" and "validation"."""
         return _batches(self, name, split, language, mask_seed)
 
@@ -225,7 +226,7 @@ def _task(study: Study, name: str) -> Task:
 
 
 @lru_cache(maxsize=512)
-def _batches(study: Study, name: str, split: str, language: str, mask_seed: int | None) -> list[dict]:
+def _batches(study: Study, name: str, split: str, language: str, mask_seed: int | None) -> list[NumberedBatch]:
     task = study.task(name)
     examples = task.examples(split, language)
     if mask_seed is not None:

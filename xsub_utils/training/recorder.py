@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from xsub_utils.evaluation.metrics import metric_named
 from xsub_utils.evaluation.scores import evaluate
+from xsub_utils.models.example_order import NumberedBatch
 from xsub_utils.training.folders import numbered_folders
 
 
@@ -37,7 +37,7 @@ class Recorder(TrainerCallback):
         self,
         out: Path,
         resume: Path,
-        batches: Mapping[str, list[dict[str, Tensor]]],
+        batches: Mapping[str, list[NumberedBatch]],
         metric: str,
         patience: int | None,
         context: Callable[[str], AbstractContextManager],

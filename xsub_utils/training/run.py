@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xsub_utils._internal.io import write_json
 from xsub_utils._internal.validation import invalid, one_of
@@ -23,6 +23,7 @@ from xsub_utils.data.schema import KINDS, LABELLED
 from xsub_utils.data.tasks import Task
 from xsub_utils.models.batches import make_batches
 from xsub_utils.models.encoders import decoder_only, kinds_of, load_encoder
+from xsub_utils.models.example_order import NumberedBatch
 from xsub_utils.models.modes import quiet
 from xsub_utils.training.folders import RECORD, RESUME, finish, is_complete
 from xsub_utils.training.rows import Rows
@@ -254,7 +255,7 @@ def _training_examples(task: Task, languages: Sequence[str]) -> pd.DataFrame:
     return pd.concat(tables.values(), ignore_index=True)
 
 
-def _validation_batches(task: Task, tokenizer: Any, settings: Settings) -> dict[str, list[dict[str, Tensor]]]:
+def _validation_batches(task: Task, tokenizer: Any, settings: Settings) -> dict[str, list[NumberedBatch]]:
     """Language -> batches to watch; none if nothing is to be watched or the task has no validation split."""
     if not settings.eval_size or "validation" not in task.splits:
         return {}

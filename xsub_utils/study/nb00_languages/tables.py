@@ -11,6 +11,7 @@ from xsub_utils.data.minibabel import languages as truth
 from xsub_utils.evaluation.scores import evaluate
 from xsub_utils.models import encoders
 from xsub_utils.models.batches import IGNORED, make_batches
+from xsub_utils.models.example_order import NumberedBatch
 from xsub_utils.study.conditions import Model
 from xsub_utils.study.study import encoder_identity, stored_table
 
@@ -48,7 +49,7 @@ def _perplexities(languages: Sequence[str], size: int, encoder: str) -> pd.DataF
     return pd.DataFrame(rows, columns=["model", "language", "perplexity"])
 
 
-def _unigram_perplexity(language: str, masked: list[dict], tokenizer: PreTrainedTokenizerBase) -> float:
+def _unigram_perplexity(language: str, masked: list[NumberedBatch], tokenizer: PreTrainedTokenizerBase) -> float:
     """Perplexity of guessing by sub-word counts (plus one) in texts like those that were pre-trained on."""
     seen = minibabel.examples("mlm", language, range(2000))["text"].tolist()
     ids = np.concatenate(tokenizer(seen, add_special_tokens=False)["input_ids"])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from xsub_utils.evaluation.metrics import Metric
 from xsub_utils.evaluation.scores import chance_level, cross_evaluate
 from xsub_utils.heads import masks
+from xsub_utils.models.example_order import NumberedBatch
 from xsub_utils.study.conditions import Control
 from xsub_utils.study.nb02_pruning.searches import THRESHOLDS, search, subnetworks
 from xsub_utils.study.study import Study, load_model, long, stored_table
@@ -100,7 +101,7 @@ def _evaluated(study: Study, task: str, seed: int, own: HeadMasks, tried: Mappin
 
 
 def _on_language(
-    model: nn.Module, language: str, test: list[dict], metric: Metric, own: HeadMasks, tried: HeadMasks
+    model: nn.Module, language: str, test: list[NumberedBatch], metric: Metric, own: HeadMasks, tried: HeadMasks
 ) -> pd.DataFrame:
     """One language's column of the matrix, its controls, and the references of both."""
     crossed = cross_evaluate(model, {language: test}, masks={"": None, **own, **tried}, metric=metric.name)[language]

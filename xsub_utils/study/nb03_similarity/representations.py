@@ -19,6 +19,7 @@ from xsub_utils._internal.validation import invalid
 from xsub_utils.heads import masks
 from xsub_utils.models.batches import make_batches
 from xsub_utils.models.encoders import random_twin
+from xsub_utils.models.example_order import NumberedBatch
 from xsub_utils.similarity import hidden_states
 from xsub_utils.similarity.cka import cka_matrix
 from xsub_utils.study.conditions import Compared, Heads, LevelMap, Measure
@@ -62,7 +63,7 @@ def parallel(study: Study) -> dict[str, list[str]]:
 
 
 @lru_cache(maxsize=64)
-def sentences(study: Study, language: str) -> list[dict]:
+def sentences(study: Study, language: str) -> list[NumberedBatch]:
     """Batches of the parallel sentences, in their order."""
     texts = pd.DataFrame({"text": parallel(study)[language]})
     return make_batches(texts, study.tokenizer(), "text", batch_size=BATCH, bucket=False)

@@ -16,6 +16,7 @@ from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.evaluation.scores import chance_level, evaluate
 from xsub_utils.heads import masks
 from xsub_utils.models.batches import make_batches
+from xsub_utils.models.example_order import NumberedBatch
 from xsub_utils.similarity import overlap
 from xsub_utils.similarity.hidden_states import pooled
 from xsub_utils.stitching.halves import StateCache
@@ -158,8 +159,8 @@ def _stitched(
     fronts: Sequence[tuple[FrontHalf, nn.Module]],
     end: tuple[nn.Module, Tensor],
     level: int,
-    train: list[dict],
-    test: list[dict],
+    train: list[NumberedBatch],
+    test: list[NumberedBatch],
     metric: str,
     plan: StitchingPlan,
 ) -> Iterator[tuple]:
@@ -266,7 +267,7 @@ def _identity(study: Study, front: FrontHalf) -> list:
     return [study.model_folder(front.task, front.seed).name, front.gates.int().tolist()]
 
 
-def _train_batches(study: Study, task: str, language: str, size: int) -> list[dict]:
+def _train_batches(study: Study, task: str, language: str, size: int) -> list[NumberedBatch]:
     """The first training examples of a language, in batches by length."""
     data = study.task(task)
     length = settings.preset(study.preset, data).max_length

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from xsub_utils._internal.validation import invalid
 from xsub_utils.data.tasks import Task
 from xsub_utils.evaluation.scores import predictions
 from xsub_utils.models.batches import IGNORED, make_batches
+from xsub_utils.models.example_order import NumberedBatch
 from xsub_utils.study.study import Study, load_model
 from xsub_utils.training import settings
 
@@ -23,7 +23,7 @@ def by_length(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
     return rows.iloc[words.argsort(kind="stable")].reset_index(drop=True)
 
 
-def batches_of(study: Study, data: Task, rows: pd.DataFrame) -> list[dict]:
+def batches_of(study: Study, data: Task, rows: pd.DataFrame) -> list[NumberedBatch]:
     """Batches of examples, in their order."""
     length = settings.preset(study.preset, data).max_length
     return make_batches(rows, study.tokenizer(), data.kind, batch_size=BATCH, max_length=length, bucket=False)
@@ -62,9 +62,8 @@ def right_share(study: Study, task: str, seed: int) -> pd.Series:
     for language in study.languages:
         rows = data.examples("test", language)
         guesses, labels = predictions(model, batches_of(study, data, rows), gates=None, metric=metric)
-        right = [_right(*pair) for pair in zip(guesses, labels, strict=True)]
         index = pd.MultiIndex.from_product([[language], rows["id"]], names=["language", "id"])
-        shares.append(pd.Series(torch.cat(right).numpy(), index))
+        shares.append(pd.Series(_right(guesses, labels).numpy(), index))
     return pd.concat(shares)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from xsub_utils._internal import store
 from xsub_utils.attribution import top_k, tracin
+from xsub_utils.models.example_order import NumberedBatch
 from xsub_utils.study.nb05_attribution.controls import AttributedModel, AttributionPlan
 from xsub_utils.study.nb05_attribution.examples import alike, batches_of, by_length, right_share
 from xsub_utils.study.study import MODELS, Study, on_device
@@ -96,11 +97,11 @@ def influence_of(model: AttributedModel, test: pd.DataFrame, train: pd.DataFrame
     return tracin.influence(_checkpoints(model.folder), *sides, **options)
 
 
-def _through(model: AttributedModel, rows: pd.DataFrame, heads: Mapping[str, Tensor]) -> list[dict]:
+def _through(model: AttributedModel, rows: pd.DataFrame, heads: Mapping[str, Tensor]) -> list[NumberedBatch]:
     """Batches of examples, each with the heads of its language."""
     batches = batches_of(model.study, model.study.task(model.task), rows)
-    gates = torch.stack([heads[code] for code in rows["language"]]).split([len(batch["labels"]) for batch in batches])
-    return [batch | {"gates": part} for batch, part in zip(batches, gates, strict=True)]
+    gates = torch.stack([heads[code] for code in rows["language"]])
+    return [batch | {"gates": gates[batch.rows]} for batch in batches]
 
 
 def _checkpoints(folder: Path) -> list[nn.Module]:

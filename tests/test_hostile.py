@@ -1,0 +1,35 @@
+"""Hostile inputs: each gets the right value or one clear error, which names the argument, what was expected and what came.
+
+The rows stand in the modules `hostile_*.py` beside this one. A row is a name, a call (which gets an empty folder) and what
+has to come of it: `Error(pattern)`, or a value.
+"""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from hostile import Error
+
+ROWS = [
+    pytest.param(row, id=f"{module.stem.removeprefix('hostile_')}: {row.name}")
+    for module in sorted(Path(__file__).parent.glob("hostile_*.py"))
+    for row in importlib.import_module(module.stem).ROWS
+]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_hostile_input(row, tmp_path):
+    if not isinstance(row.expected, Error):
+        assert row.call(tmp_path) == row.expected
+        return
+    with pytest.raises((ValueError, TypeError, OSError)) as caught:
+        row.call(tmp_path)
+    message = str(caught.value)
+    assert re.search(row.expected.pattern, message), message
+    assert ": expected " in message, f"not of the form 'argument: expected …, got …': {message}"
+
+
+def test_there_are_many():
+    assert len(ROWS) >= 120
+    assert len({row.id for row in ROWS}) == len(ROWS)

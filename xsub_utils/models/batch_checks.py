@@ -1,0 +1,94 @@
+"""The door that all batches pass: what every function that takes batches asks of them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from xsub_utils._internal.validation import invalid
+from xsub_utils.models.batches import IGNORED
+from xsub_utils.models.example_order import Batch, length
+
+
+def listed_batches(batches: Iterable[Batch], name: str = "batches", *, labelled: bool = True) -> list[Batch]:
+    """The batches as a list, if they are batches.
+
+    Args:
+        batches: Dicts of tensors, one row for each example in every tensor.
+        name: Of the argument, for errors.
+        labelled: Whether they need labels, of which one at least counts.
+
+    Raises:
+        ValueError: If there is none, a single one is given instead of a list, something else than a dict of tensors, a
+            batch without examples or with tensors of several lengths, or there are no labels.
+    """
+    if isinstance(batches, Mapping):
+        raise invalid(name, "a list of batches", "a single one", f"put it into a list: [{name}]")
+    if isinstance(batches, str | Tensor) or not isinstance(batches, Iterable):
+        raise invalid(name, "a list of batches, as make_batches gives them", f"a {type(batches).__name__}")
+    listed = list(batches)
+    if not listed:
+        raise invalid(name, "at least one batch", "none")
+    for number, batch in enumerate(listed):
+        _check_batch(batch, name, number, labelled)
+    if labelled and all((batch["labels"] == IGNORED).all() for batch in listed):
+        raise invalid(name, "at least one label that counts", f"{IGNORED} everywhere", "were all of them cut off?")
+    return listed
+
+
+def _check_batch(batch: Any, name: str, number: int, labelled: bool) -> None:
+    if not isinstance(batch, Mapping):
+        expected = "batches that are dicts of tensors, as make_batches gives them"
+        raise invalid(name, expected, f"a {type(batch).__name__} as batch {number}")
+    for column, values in batch.items():
+        if not isinstance(values, Tensor):
+            got = f"a {type(values).__name__} as {column!r} of batch {number}"
+            raise invalid(name, "batches that are dicts of tensors", got)
+    if labelled and "labels" not in batch:
+        raise invalid(name, "dicts that hold 'labels'", f"only {sorted(batch)}")
+    sizes = {column: len(values) if values.ndim else 1 for column, values in batch.items()}
+    if len(set(sizes.values())) != 1:
+        got = ", ".join(f"{size} in {column!r}" for column, size in sizes.items()) or "an empty dict"
+        raise invalid(name, "as many examples in every tensor of a batch", f"{got} of batch {number}")
+    if not length(batch):
+        raise invalid(name, "at least one example in each batch", f"none in batch {number}")
+
+
+def check_inputs(model: nn.Module, inputs: Batch) -> None:
+    """Raises unless a model can read the inputs of a batch: its sub-words and its length.
+
+    Raises:
+        ValueError: If an id is outside the vocabulary, ids are no integers, or there are more positions than the model
+            has.
+    """
+    ids = inputs.get("input_ids")
+    if ids is None:
+        return
+    if ids.is_floating_point() or ids.ndim != 2:
+        expected = "input_ids of integers, of shape (examples, positions)"
+        raise invalid("batches", expected, f"{ids.dtype} of shape {tuple(ids.shape)}")
+    known = _vocabulary_of(model)
+    if known is not None and len(wrong := ids[(ids < 0) | (ids >= known)]):
+        expected = f"input_ids from 0 to {known - 1}, the vocabulary of the model"
+        raise invalid("batches", expected, int(wrong[0]), "take the tokenizer of this model")
+    if (most := positions_of(model)) is not None and ids.shape[1] > most:
+        remedy = f"make_batches(…, max_length={most}) cuts them"
+        raise invalid("batches", f"at most {most} positions, those of the model", ids.shape[1], remedy)
+
+
+def _vocabulary_of(model: Any) -> int | None:
+    """Sub-words that a model embeds; None if it does not say, or its embeddings were taken out to stitch it."""
+    try:
+        return getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def positions_of(model: nn.Module) -> int | None:
+    """The longest input that a model with learned positions can read, in sub-words; None if nothing limits it."""
+    for name, module in model.named_modules():
+        last = name.rsplit(".", 1)[-1]
+        if isinstance(module, nn.Embedding) and last in ("position_embeddings", "wpe", "embed_positions"):
+            ahead = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - ahead
+    return None
