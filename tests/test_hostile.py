@@ -1,7 +1,7 @@
-"""Hostile inputs: each gets the right value or one clear error, which names the argument, what was expected and what came.
+"""Hostile inputs: each gets the right value, or one clear error with the argument, what was expected and what came.
 
-The rows stand in the modules `hostile_*.py` beside this one. A row is a name, a call (which gets an empty folder) and what
-has to come of it: `Error(pattern)`, or a value.
+The rows stand in the modules `hostile_*.py` beside this one. A row is a name, a call, which gets an empty folder, and
+what has to come of it: `Error(pattern)`, or a value.
 """
 
 import importlib
