@@ -19,7 +19,8 @@ from xsub_utils.heads.importance import head_importance
 from xsub_utils.heads.removal import head_weights, parameter_count, removal_keeps_weights_single, remove_heads
 from xsub_utils.heads.search import find_subnetwork
 from xsub_utils.models.architecture_table import TABLE
-from xsub_utils.models.architectures import architecture_of, attentions_of, head_shape, register_architecture
+from xsub_utils.models.architectures import architecture_of, attentions_of, head_shape
+from xsub_utils.models.registration import register_architecture
 from xsub_utils.stitching.maps import stitch
 from xsub_utils.stitching.scores import stitched_score
 from xsub_utils.weights.criteria import keep_largest

@@ -350,8 +350,8 @@ class FirstLayer(nn.Module):
 
 
 def test_check_names_the_layers_without_effect():
-    expected = r"the encoder heads of layers \[1, 2\] does not change the output of FirstLayer"
-    with pytest.raises(RuntimeError, match=expected):
+    expected = r"got a FirstLayer whose output does not depend on those of layers \[1, 2\]"
+    with pytest.raises(ValueError, match=expected):
         check_gates(FirstLayer(shared_model("bert")).eval(), make_batch())
 
 

@@ -8,6 +8,7 @@ import importlib
 import re
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hostile import Error
 
@@ -18,6 +19,15 @@ ROWS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def as_installed():
+    """Annotations are not checked, as for everyone who uses the package."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.parametrize("row", ROWS)
 def test_hostile_input(row, tmp_path):
     if not isinstance(row.expected, Error):

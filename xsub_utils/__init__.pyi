@@ -22,11 +22,11 @@ from .heads.removal import remove_heads as remove_heads
 from .heads.search import find_subnetwork as find_subnetwork
 from .heads.subnetwork import Subnetwork as Subnetwork
 from .models.architectures import head_shape as head_shape
-from .models.architectures import register_architecture as register_architecture
 from .models.batches import make_batches as make_batches
 from .models.encoders import load_encoder as load_encoder
 from .models.encoders import random_twin as random_twin
 from .models.pretraining import pretrain_encoder as pretrain_encoder
+from .models.registration import register_architecture as register_architecture
 from .similarity.cca import svcca as svcca
 from .similarity.cka import cka as cka
 from .similarity.cka import cka_matrix as cka_matrix

@@ -81,6 +81,12 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(values.shape) for name, values in model.named_parameters()}
 
 
+def structure_of(model: nn.Module) -> tuple:
+    """What decides how gradients come about: class, settings and parameters of a model, but not their values."""
+    named = model.named_parameters()
+    return type(model), str(getattr(model, "config", "")), tuple((name, tuple(values.shape)) for name, values in named)
+
+
 def _shapes(entry: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of the parameters of a model, or of what lies in its folder as safetensors."""
     if isinstance(entry, nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from xsub_utils._internal.validation import invalid
-from xsub_utils.attribution.loading import Load, check_shapes, load_checkpoint, parameter_shapes
+from xsub_utils.attribution.loading import Load, check_shapes, load_checkpoint, parameter_shapes, structure_of
 from xsub_utils.attribution.options import InfluenceOptions
 from xsub_utils.attribution.passes import CheckpointPass, Gradients, divided
 from xsub_utils.attribution.projection import Projection
@@ -47,6 +47,7 @@ class Run:
         projection = Projection(self.options.projection, self.options.seed) if self.options.projection else None
         groups: tuple[str, ...] = ()
         first: dict[str, tuple[int, ...]] = {}
+        verified: set[tuple] = set()
         for number, entry in enumerate(self.checkpoints):
             model = load_checkpoint(entry, self.load)
             shapes = parameter_shapes(model)
@@ -55,8 +56,9 @@ class Run:
             with self._pass(model, projection) as (passing, trained):
                 test, train = on_device_of(model, self.test), on_device_of(model, train)
                 longest = max(test, key=lambda batch: sum(values[0].numel() for values in batch.values()))
-                if not number:
+                if (structure := structure_of(model)) not in verified:
                     passing.verify(longest)
+                    verified.add(structure)
                 fitting = self._fitting(passing, train, longest)
                 data = [self.gates, self.weight_masks, self.test_groups, self.test, train, shapes, sorted(trained)]
                 cache = ScoreCache(self.out, model, self.options, data)

@@ -28,7 +28,8 @@ def top_shares(
         chance a share is that of the origin among all training examples.
 
     Raises:
-        ValueError: If there is not one label per training example, or `count` is below 1 or above their number.
+        ValueError: If the scores are not finite or not (test, train), there is not one label per training example, or
+            `count` is below 1 or above their number.
 
     Source: Choenni et al. 2023, section 4; Choenni et al. 2024, section 4.
 
@@ -41,6 +42,11 @@ def top_shares(
         0  0.5  0.5
         1  0.5  0.5
     """
+    if not isinstance(scores, Tensor) or scores.ndim != 2:
+        got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        raise invalid("scores", "a tensor of shape (test, train), as from influence", got)
+    if not scores.isfinite().all():
+        raise invalid("scores", "finite numbers", "nan or infinity", "an order would mean nothing")
     examples = scores.shape[1]
     if len(origins) != examples:
         raise invalid("origins", f"one label for each of {examples} training examples", len(origins))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from xsub_utils.heads.gates import head_gates
-from xsub_utils.heads.removal import removal_keeps_weights_single, remove_heads
+from xsub_utils.heads.removal import remove_heads, removes_like_masking
 from xsub_utils.models.architectures import attentions_of, check_shape
 from xsub_utils.models.modes import eval_mode, frozen
 from xsub_utils.weights.masks import check_weight_mask, masked_weights
@@ -28,7 +28,7 @@ def prepared(
         if gates is not None:
             check_shape("gates", gates, attentions_of(model, part))
         whole_heads = gates is not None and gates.dtype == torch.bool and part == "encoder" and not weight_masks
-        if gates is not None and whole_heads and removal_keeps_weights_single(model, gates):
+        if gates is not None and whole_heads and removes_like_masking(model, gates):
             model = remove_heads(model, gates, share=True)
         elif gates is not None:
             stack.enter_context(head_gates(model, gates, part=part))

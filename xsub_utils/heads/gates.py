@@ -35,11 +35,12 @@ def head_gates(
 
     Raises:
         ValueError: If the gates do not fit the model or, in a forward pass, the batch (beam search multiplies
-            the batch of a decoder); and as in `head_shape`.
+            the batch of a decoder); if the model ran inside the context and passed its gates by; and as in
+            `head_shape`.
 
     Note:
         Gradient checkpointing runs layers again in the backward pass, which then belongs inside the context.
-        A model compiled beforehand may not heed gates at all; `check_gates` finds out.
+        A compiled model would pass gates by, and is refused; `check_gates` tries them layer by layer.
 
     Source: Michel et al. 2019, section 2.3 (mask variables ξ_h).
 
@@ -63,14 +64,18 @@ def head_gates(
     layers = defaultdict(list)
     for layer, attention in enumerate(attentions):
         layers[attention.output].append(layer)
+    scalings, runs = [_Scaling(gates, own) for own in layers.values()], list[None]()
     with ExitStack() as hooks:
-        for output, own in layers.items():
-            scaling = _Scaling(gates, own)
+        for output, scaling in zip(layers, scalings, strict=True):
             hooks.enter_context(output.register_forward_pre_hook(scaling))
-            if len(own) > 1:
-                stack = model.get_submodule(attentions[own[0]].stack)
+            if len(scaling.layers) > 1:
+                stack = model.get_submodule(attentions[scaling.layers[0]].stack)
                 hooks.enter_context(stack.register_forward_pre_hook(scaling.begin))
+        for runner in {model, getattr(model, "base_model", model)}:
+            hooks.enter_context(runner.register_forward_hook(lambda *_: runs.append(None)))
         yield
+    if runs and (idle := [layer for scaling in scalings if not scaling.calls for layer in scaling.layers]):
+        raise _idle(model, part, idle)
 
 
 @torch.no_grad()
@@ -83,8 +88,8 @@ def check_gates(model: nn.Module, batch: Mapping[str, Tensor], *, part: str = "e
         part: As in `head_shape`.
 
     Raises:
-        ValueError: If the model is in training mode; and as in `head_shape`.
-        RuntimeError: If masking some layers does not change the output; it names them.
+        ValueError: If the model is in training mode; if masking some layers does not change the output, which it
+            names; and as in `head_shape`.
 
     Example:
         >>> import torch
@@ -108,10 +113,7 @@ def check_gates(model: nn.Module, batch: Mapping[str, Tensor], *, part: str = "e
             if torch.equal(plain, _output(model, batch)):
                 idle.append(layer)
     if idle:
-        raise RuntimeError(
-            f"masking the {part} heads of layers {idle} does not change the output of {type(model).__name__}: "
-            "its forward pass skips the hooks (was it compiled before?) or does not use these layers"
-        )
+        raise _idle(model, part, idle)
 
 
 class _Scaling:
@@ -134,6 +136,12 @@ class _Scaling:
             gate = gate.unsqueeze(1)  # the same at every position
         by_head = context.unflatten(-1, (gate.shape[-1], -1))
         return (by_head * gate.unsqueeze(-1).to(context)).flatten(-2)
+
+
+def _idle(model: nn.Module, part: str, layers: Sequence[int]) -> ValueError:
+    expected = f"an output that depends on the gates of all {part} heads"
+    got = f"a {type(model).__name__} whose output does not depend on those of layers {list(layers)}"
+    return invalid("model", expected, got, "does its forward pass call the output projections of these layers?")
 
 
 def _output(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

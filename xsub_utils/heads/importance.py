@@ -14,6 +14,7 @@ from xsub_utils.evaluation.forward import check_finite, forward, split_labels
 from xsub_utils.evaluation.metrics import losses, metric_named
 from xsub_utils.evaluation.scores import Batches, predict, predicted
 from xsub_utils.heads.gates import head_gates
+from xsub_utils.heads.removal import Headless
 from xsub_utils.models.architectures import head_shape
 from xsub_utils.models.batch_checks import listed_batches
 from xsub_utils.models.batches import IGNORED
@@ -98,7 +99,10 @@ def gate_gradients(
     weight = next(model.parameters())
     # Gates in the precision of the model, but never in half: it is in them that gradients add up.
     precision = torch.promote_types(weight.dtype, torch.float32)
-    start = (torch.ones(head_shape(model, part=part)) if gates is None else gates.detach()).to(weight.device, precision)
+    shape = head_shape(model, part=part)
+    if gates is not None and tuple(gates.shape) != shape:
+        raise invalid("gates", f"one for every head, of shape {shape}", tuple(gates.shape))
+    start = (torch.ones(shape) if gates is None else gates.detach()).to(weight.device, precision)
     with eval_mode(model), frozen(model), torch.enable_grad():
         bar = tqdm(listed_batches(batches), desc="head importance", delay=5, leave=False)
         return [_batch_gradients(model, batch, start, per, metric, part) for batch in bar]
@@ -151,12 +155,16 @@ def attention_entropy(
         attention goes to one token, to the logarithm of the sequence length, where it is spread evenly.
 
     Raises:
-        ValueError: If there is no batch, or the model lacks the part or does not hand out its attention.
+        ValueError: If there is no batch, or the model lacks the part, has lost all heads of a layer or does not hand
+            out its attention.
 
     Source: Clark et al. 2019, section 3.3.
     """
     if part != "encoder":
         head_shape(model, part=part)  # which raises if there is none
+    if empty := [name for name, module in model.named_modules() if isinstance(module, Headless)]:
+        remedy = "take the full model, and the mask as gates"
+        raise invalid("model", "heads in every layer", f"none in {', '.join(empty)}, as after remove_heads", remedy)
     gated = nullcontext() if gates is None else head_gates(model, gates, part=part)
     with eval_mode(model), torch.no_grad(), _eager_attention(model), gated:
         bar = tqdm(listed_batches(batches, labelled=False), desc="attention entropy", delay=5, leave=False)

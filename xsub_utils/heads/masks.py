@@ -35,7 +35,7 @@ def random_mask(
         The control, on the device of `like`.
 
     Raises:
-        ValueError: If the seed is negative.
+        ValueError: If `like` is not boolean, or the seed is no integer of at least 0.
 
     Source: Prasanna et al. 2020, section 4, with the number of heads exact rather than expected.
 
@@ -64,7 +64,7 @@ def shuffle_mask(
         seed: Of the permutation, at least 0.
 
     Raises:
-        ValueError: If `over` is none of these, or the seed is negative.
+        ValueError: If `over` is none of these, the mask is not boolean, or the seed is no integer of at least 0.
 
     Source: Apostolikas et al. 2023, the control of their stitching experiment, for `"layers"`.
     """
@@ -74,16 +74,19 @@ def shuffle_mask(
 def invert(mask: Bool[Tensor, "layers heads"]) -> Bool[Tensor, "layers heads"]:
     """The mask that keeps exactly the pruned heads.
 
+    Raises:
+        ValueError: If the mask is not boolean.
+
     Source: Prasanna et al. 2020, section 4 ("bad" subnetworks), without topping up to equal size.
     """
-    return ~mask
+    return ~_checked(mask, "mask")
 
 
 def union(masks: Iterable[Bool[Tensor, "layers heads"]]) -> Bool[Tensor, "layers heads"]:
     """The heads that at least one mask keeps.
 
     Raises:
-        ValueError: If there is no mask or their shapes differ.
+        ValueError: If there is no mask, one is not boolean, or their shapes differ.
     """
     return _stacked(masks).any(dim=0)
 
@@ -92,7 +95,7 @@ def intersection(masks: Iterable[Bool[Tensor, "layers heads"]]) -> Bool[Tensor, 
     """The heads that every mask keeps; over seeds, the "super-survivors".
 
     Raises:
-        ValueError: If there is no mask or their shapes differ.
+        ValueError: If there is no mask, one is not boolean, or their shapes differ.
     """
     return _stacked(masks).all(dim=0)
 
@@ -101,7 +104,7 @@ def majority(masks: Iterable[Bool[Tensor, "layers heads"]]) -> Bool[Tensor, "lay
     """The heads that more than half of the masks keep; a head that exactly half of them keep is pruned.
 
     Raises:
-        ValueError: If there is no mask or their shapes differ.
+        ValueError: If there is no mask, one is not boolean, or their shapes differ.
     """
     votes = _stacked(masks)
     return 2 * votes.sum(dim=0) > len(votes)
@@ -165,15 +168,24 @@ def load_masks(path: str | Path) -> tuple[dict[str, Bool[Tensor, "..."]], dict[s
 def _permuted(
     mask: Bool[Tensor, "layers heads"], axis: int | None, purpose: str, seed: int
 ) -> Bool[Tensor, "layers heads"]:
-    if seed < 0:
-        raise invalid("seed", "at least 0", seed)
-    kept = _array(mask)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise invalid("seed", "an integer of at least 0", repr(seed))
+    kept = _array(_checked(mask, "mask"))
     generator = np.random.default_rng([seed, *purpose.encode(), *np.packbits(kept)])
     return torch.from_numpy(generator.permuted(kept, axis=axis)).to(mask.device)
 
 
+def _checked(mask: Any, argument: str) -> Bool[Tensor, "..."]:
+    """The mask, if it is one."""
+    if not isinstance(mask, Tensor):
+        raise invalid(argument, "a tensor of torch.bool", f"a {type(mask).__name__}")
+    if mask.dtype != torch.bool:
+        raise invalid(argument, "a tensor of torch.bool", f"one of {mask.dtype}", "mask > 0.5 makes gates a mask")
+    return mask
+
+
 def _stacked(given: Iterable[Tensor]) -> Bool[Tensor, "masks layers heads"]:
-    masks = list(given)
+    masks = [_checked(mask, "masks") for mask in given]
     shapes = {tuple(mask.shape) for mask in masks}
     if len(shapes) != 1:
         raise invalid("masks", "at least one, all of one shape", f"shapes {sorted(shapes)}" if masks else "none")

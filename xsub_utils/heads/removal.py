@@ -13,17 +13,25 @@ from math import gcd
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers import Cache
 from transformers.pytorch_utils import Conv1D
 
 from xsub_utils._internal.validation import invalid
 from xsub_utils.models.architecture_table import TABLE, Architecture
-from xsub_utils.models.architectures import Attention, architecture_of, attentions_of, check_shape, model_type_of
+from xsub_utils.models.architectures import (
+    Attention,
+    architecture_of,
+    attentions_of,
+    check_mask,
+    check_shape,
+    model_type_of,
+)
+from xsub_utils.models.wrapped import check_plain_weights
 
 
-def remove_heads(model: nn.Module, mask: Shaped[Tensor, "layers heads"], *, share: bool = False) -> nn.Module:
+def remove_heads(model: nn.Module, mask: Bool[Tensor, "layers heads"], *, share: bool = False) -> nn.Module:
     """A smaller copy of the model without the pruned heads of its encoder; it computes what masking does.
 
     A layer may lose all its heads; the bias of its output projection stays. In a decoder that stands alone these are
@@ -33,11 +41,13 @@ def remove_heads(model: nn.Module, mask: Shaped[Tensor, "layers heads"], *, shar
 
     Args:
         model: As in `head_shape`; left as it was.
-        mask: True (or 1) where the head is kept, False (or 0) where it is not.
+        mask: Of torch.bool, True where the head is kept.
         share: Whether the copy has the model's own parameters wherever nothing is cut out of them.
 
     Raises:
-        ValueError: If the architecture allows no exact removal or the mask does not fit; and as in `head_shape`.
+        ValueError: If the architecture allows no exact removal, hooks such as those of `head_gates` are in force on its
+            attention, its weights are adapted, parametrised or quantised, or the mask does not fit; and as in
+            `head_shape`.
 
     Source: Michel et al. 2019, section 4.
 
@@ -52,10 +62,11 @@ def remove_heads(model: nn.Module, mask: Shaped[Tensor, "layers heads"], *, shar
         True
     """
     projections = _check_removable(model, "mask them instead: head_gates(model, mask)").projections
-    check_shape("mask", mask, attentions_of(model, "encoder"))
-    if not ((mask == 0) | (mask == 1)).all():
-        raise invalid("mask", "True or False for every head", "other numbers", "head_gates scales heads")
-    mask = mask.bool()
+    attentions = attentions_of(model, "encoder")
+    check_mask("mask", mask, attentions)
+    if _hooked(attentions):
+        remedy = "remove heads outside of head_gates, and add other hooks to the smaller model"
+        raise invalid("model", "attention without hooks", "hooks in force on it, which would be lost", remedy)
     own = {id(values): values for values in (*model.parameters(), *model.buffers())} if share else {}
     pruned = copy.deepcopy(model, own)
     for attention, kept in zip(attentions_of(pruned, "encoder"), mask, strict=True):
@@ -65,13 +76,18 @@ def remove_heads(model: nn.Module, mask: Shaped[Tensor, "layers heads"], *, shar
     return pruned
 
 
-def removal_keeps_weights_single(model: nn.Module, mask: Bool[Tensor, "layers heads"]) -> bool:
-    """Whether `remove_heads` takes heads out of this model without copying any weight, as unequal groups demand."""
+def removes_like_masking(model: nn.Module, mask: Bool[Tensor, "layers heads"]) -> bool:
+    """Whether `remove_heads` may take the place of a mask in this model: it loses no hook, and copies no weight.
+
+    Weights are copied where groups of heads that share keys and values become unequal.
+    """
     architecture = TABLE.get(getattr(getattr(model, "config", None), "model_type", ""))
     if architecture is None or not architecture.projections:
         return False
     attentions = attentions_of(model, "encoder")
     check_shape("mask", mask, attentions)
+    if _hooked(attentions) or not _plain(attentions):
+        return False
     asked = [_heads_asked(attention, kept.cpu()) for attention, kept in zip(attentions, mask, strict=True)]
     return all(len(heads.unique()) == len(heads) for heads in asked)
 
@@ -93,7 +109,7 @@ def head_weights(model: nn.Module, mask: Bool[Tensor, "layers heads"]) -> dict[s
         ValueError: If the weights of a head cannot be told apart, or the mask does not fit; and as in `head_shape`.
     """
     projections = _check_removable(model, "there is no telling which weights are those of a head").projections
-    check_shape("mask", mask, attentions_of(model, "encoder"))
+    check_mask("mask", mask, attentions_of(model, "encoder"))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {}
     for attention, kept in zip(attentions_of(model, "encoder"), mask.cpu(), strict=True):
@@ -118,10 +134,32 @@ def _check_removable(model: nn.Module, remedy: str) -> Architecture:
         raise invalid(
             "model", f"heads with weights of their own ({removable})", f"{model_type}: {architecture.obstacle}", remedy
         )
+    check_plain_weights(_projections(attentions_of(model, "encoder")))
     return architecture
 
 
-class _Headless(nn.Sequential):
+def _projections(attentions: list[Attention]) -> Iterator[tuple[str, nn.Module]]:
+    """Path and module of all that may hold weights of heads."""
+    for attention in attentions:
+        yield from ((f"{attention.path}.{name}", child) for name, child in attention.core.named_children())
+        yield f"the output of {attention.path}", attention.output
+
+
+def _plain(attentions: list[Attention]) -> bool:
+    try:
+        check_plain_weights(_projections(attentions))
+    except ValueError:
+        return False
+    return True
+
+
+def _hooked(attentions: list[Attention]) -> bool:
+    """Whether a hook acts on an attention module or one of its projections."""
+    modules = [module for _, module in _projections(attentions)] + [attention.core for attention in attentions]
+    return any(module._forward_pre_hooks or module._forward_hooks or module._backward_hooks for module in modules)
+
+
+class Headless(nn.Sequential):
     """Attention without heads: an empty context, and the bias of the output projection if that is inside."""
 
     head_dim = 1  # of no head
@@ -137,13 +175,13 @@ class _Headless(nn.Sequential):
         return super().forward(hidden_states[..., :0]), None
 
 
-def _headless(attention: Attention) -> _Headless:
+def _headless(attention: Attention) -> Headless:
     children = list(attention.core.named_children())
     inside = [(name, child) for name, child in children if child is attention.output]
     if inside and isinstance(attention.output, Conv1D):  # which cannot do without inputs
         inside = [(inside[0][0], _linear(attention.output))]
     after = [(name, child) for name, child in children if inside and name in ("out_drop", "resid_dropout")]
-    headless = _Headless(OrderedDict(inside + after))
+    headless = Headless(OrderedDict(inside + after))
     headless.training, headless.layer_idx = attention.core.training, getattr(attention.core, "layer_idx", 0)
     return headless
 
@@ -178,7 +216,6 @@ class _Cut(NamedTuple):
 
 def _keep_heads(attention: Attention, kept: Bool[Tensor, " heads"], projections: str) -> None:
     """Cuts the other heads out of the projections."""
-    attention.output._forward_pre_hooks.clear()  # gates in force while the model was copied
     if kept.all():
         return
     heads, width, group_size = int(kept.sum()), int(kept.sum()) * attention.head_size, _group_size(attention, kept)

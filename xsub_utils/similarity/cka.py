@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils.similarity.inputs import check_rows
 
 _BLOCK = 256  # examples; the gram blocks of 26 levels take 14 MB, and float32 sums stay short
 _SMALL = 128  # examples up to which float64 costs little, and the debiased estimate is a small rest of large terms
@@ -160,6 +161,8 @@ def _joined(xs: Sequence[Tensor], ys: Sequence[Tensor] | None) -> tuple[list[Ten
 def _estimate(levels: list[Tensor], first: int, names: list[str], debiased: bool, method: str) -> _Hsic:
     """HSIC of all pairs of levels that the matrix needs; `first` as from `_joined`."""
     one_of("method", method, ("auto", "gram", "features"))
+    for name, level in zip(names, levels, strict=True):
+        check_rows(name, level)
     _check_sizes(levels, names, debiased)
     double = len(levels[0]) <= _SMALL or any(x.dtype == torch.float64 for x in levels)
     dtype = torch.float64 if double else torch.float32

@@ -15,15 +15,31 @@ def checked(x: Tensor, y: Tensor, least: int, unit: bool = False) -> tuple[Tenso
     """Both sides in float64 on the CPU, as rows of length 1 if asked, once they are known to be in order.
 
     Raises:
-        ValueError: If the sides have other numbers of rows or fewer than `least`, a value is not finite, or, for
-            rows of length 1, some rows are all zero.
+        ValueError: If a side is no tensor of numbers (examples, features), the sides have other numbers of rows or
+            fewer than `least`, a value is not finite, or, for rows of length 1, some rows are all zero.
     """
+    check_rows("x", x)
+    check_rows("y", y)
     if len(x) != len(y):
         raise invalid("x, y", "the same examples, row by row", f"{len(x)} and {len(y)} rows")
     if len(x) < least:
         raise invalid("x, y", f"at least {least} examples", f"{len(x)}")
     x, y = _finite("x", x.detach().double().cpu()), _finite("y", y.detach().double().cpu())
     return (_unit("x", x), _unit("y", y)) if unit else (x, y)
+
+
+def check_rows(name: str, rows: Tensor) -> None:
+    """Raises unless there is a row of numbers for each example.
+
+    Raises:
+        ValueError: If not.
+    """
+    expected = "a tensor of numbers, of shape (examples, features)"
+    if not isinstance(rows, Tensor):
+        remedy = "torch.from_numpy makes an array a tensor" if type(rows).__name__ == "ndarray" else ""
+        raise invalid(name, expected, f"a {type(rows).__name__}", remedy)
+    if rows.ndim != 2 or not rows.is_floating_point():
+        raise invalid(name, expected, f"{rows.dtype} of shape {tuple(rows.shape)}")
 
 
 def _finite(name: str, rows: Tensor) -> Tensor:

@@ -43,9 +43,9 @@ def retrieval_accuracy(
     """
     if k < 1:
         raise invalid("k", "at least 1 neighbour", k)
+    x, y = checked(x, y, least=2, unit=True)
     if x.shape[1] != y.shape[1]:
         raise invalid("x, y", "as many features of both, or there is no cosine", f"{x.shape[1]} and {y.shape[1]}")
-    x, y = checked(x, y, least=2, unit=True)
     if constant("examples", x=x, y=y):
         return math.nan
     scores = x @ y.T

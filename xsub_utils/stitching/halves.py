@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from xsub_utils._internal.validation import invalid
 from xsub_utils.evaluation.forward import check_labelled, check_labels, forward, predicted_labels, split_labels
 from xsub_utils.heads.gates import head_gates
-from xsub_utils.heads.removal import removal_keeps_weights_single, remove_heads
+from xsub_utils.heads.removal import remove_heads, removes_like_masking
 from xsub_utils.models.architecture_table import TABLE
 from xsub_utils.models.architectures import head_shape, reads_first_token_only
 
@@ -56,9 +56,8 @@ class CutModel:
 
     def _can_lose(self, gates: Gates) -> bool:
         """Whether the gates only keep or prune, and no other gates are in force that the heads would take along."""
-        hooks = any(module._forward_pre_hooks for module in self.model.modules())
         whole_heads = gates.shape == head_shape(self.model) and bool((gates == gates.bool()).all())
-        return whole_heads and not hooks and removal_keeps_weights_single(self.model, gates.bool())
+        return whole_heads and removes_like_masking(self.model, gates.bool())
 
     def check(self, level: int) -> None:
         """Raises a ValueError unless the model has such a level."""
