@@ -418,11 +418,11 @@ def test_frozen_parameters_stay_frozen():
     assert not any(parameter.requires_grad for parameter in pruned.parameters())
 
 
-def test_gates_in_force_are_not_copied():
-    model, batch, mask = shared_model("bert"), make_batch(), random_mask(3, 4)
-    with head_gates(model, torch.zeros(3, 4)):
-        pruned = remove_heads(model, mask)
-    assert torch.equal(output(pruned, batch), output(remove_heads(model, mask), batch))
+def test_hooks_by_which_transformers_hands_out_states_are_no_obstacle():
+    model, batch, mask = new_model("bert").eval(), make_batch(), random_mask(3, 4)
+    before = output(remove_heads(model, mask), batch)
+    model(**batch, output_attentions=True, output_hidden_states=True)
+    assert torch.equal(output(remove_heads(model, mask), batch), before)
 
 
 def test_removal_draws_no_random_numbers():
@@ -463,19 +463,11 @@ def test_wrong_masks_are_explained():
         remove_heads(shared_model("bert"), torch.ones(4, 3, dtype=torch.bool))
 
 
-def test_gates_are_finite_and_masks_true_or_false():
+def test_gates_are_finite():
     model, gates = shared_model("bert"), torch.ones(3, 4)
     gates[1, 2] = float("nan")
     with pytest.raises(ValueError, match="gates: expected finite numbers"), head_gates(model, gates):
         pass
-    with pytest.raises(ValueError, match="mask: expected True or False for every head"):
-        remove_heads(model, torch.full((3, 4), 0.5))
-    mask = torch.ones(3, 4)
-    mask[0, 1:] = 0
-    inputs = make_batch("bert")
-    torch.testing.assert_close(
-        output(remove_heads(model, mask), inputs, None), output(remove_heads(model, mask.bool()), inputs, None)
-    )
 
 
 def test_gates_of_one_example_do_not_serve_others():
@@ -548,3 +540,53 @@ def test_head_weights_are_those_that_removal_leaves(name):
         if one in removed:
             assert torch.equal(parameters[one][kept].flatten(), removed[one].flatten())
     assert not any(kept.any() for kept in head_weights(model, torch.zeros_like(mask)).values())
+
+
+class Unheard(nn.Module):
+    """A model whose last layer projects without calling the projection, as a fused kernel does."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+        dense = model.base_model.encoder.layer[-1].attention.output.dense
+        dense.forward_without_hooks = dense.forward
+        model.base_model.encoder.layer[-1].attention.output.forward = self._fused(
+            model.base_model.encoder.layer[-1].attention.output
+        )
+
+    @staticmethod
+    def _fused(output):
+        return lambda states, given: output.LayerNorm(output.dense.forward_without_hooks(states) + given)
+
+    def forward(self, **batch):
+        return self.inner(**batch)
+
+
+def test_gates_that_do_not_act_are_noticed():
+    model, batch = Unheard(new_model("bert")).eval(), make_batch()
+    with (
+        pytest.raises(ValueError, match=r"does not depend on those of layers \[2\]"),
+        head_gates(model, torch.ones(3, 4)),
+    ):
+        model(**batch)
+    with head_gates(model, torch.ones(3, 4)):
+        pass  # nothing ran
+
+
+def test_hooks_of_others_stay_in_force():
+    model, batch = new_model("bert").eval(), make_batch()
+    half = torch.tensor([[True, False, True, True], [False, True, True, False], [True, True, True, True]])
+    doubled = half.float() * 2
+    output = model.base_model.encoder.layer[0].attention.output.dense
+
+    def double(_module, inputs):
+        return (2 * inputs[0],)
+
+    with output.register_forward_pre_hook(double):
+        with pytest.raises(ValueError, match="attention without hooks, got hooks in force"):
+            remove_heads(model, half)
+        with head_gates(model, half), torch.no_grad():
+            hooked = model(**batch)[0]
+    doubled[1:] = half[1:].float()
+    with head_gates(model, doubled), torch.no_grad():
+        assert torch.equal(hooked, model(**batch)[0])

@@ -541,3 +541,30 @@ def test_parameters_used_outside_their_modules_are_found(kind):
     names = ["body.weight", "body.bias"]
     right = cosines(*2 * [gradients(model, data, names=names)])
     assert_equal(quiet_influence([model], data, data, parameters="^body").scores, right)
+
+
+def test_gates_of_the_caller_stay_in_force_under_a_mask():
+    model, train, test = new_model(), make_batches(), make_batches(sizes=(4,), seed=2)
+    outer = torch.tensor([[1.0, 0.5, 0.0, 2.0], [1.0, 1.0, 0.3, 1.0]], dtype=torch.float64)
+    with head_gates(model, outer):
+        both = quiet_influence([model], train, test, gates=MASK).scores
+    assert_equal(both, quiet_influence([model], train, test, gates=MASK * outer).scores, 1e-12)
+    assert not torch.allclose(both, quiet_influence([model], train, test, gates=MASK).scores)
+
+
+class Shortcut(transformers.XLMRobertaForSequenceClassification):
+    """Adds a weight to its logits outside of the module that holds it."""
+
+    def forward(self, **inputs):
+        output = super().forward(**inputs)
+        output.logits = output.logits + self.roberta.encoder.layer[0].intermediate.dense.weight.sum()
+        output.logits = output.logits * (1 + torch.arange(CLASSES))
+        return output
+
+
+def test_every_checkpoint_of_another_structure_is_verified():
+    plain, other = new_model(), new_model(seed=1)
+    other.__class__ = Shortcut
+    train, test = make_batches(), make_batches(sizes=(4,), seed=2)
+    with pytest.raises(ValueError, match="parameters that act inside of their own modules, got Shortcut"):
+        quiet_influence([plain, other], train, test)

@@ -156,7 +156,13 @@ def _plain(attentions: list[Attention]) -> bool:
 def _hooked(attentions: list[Attention]) -> bool:
     """Whether a hook acts on an attention module or one of its projections."""
     modules = [module for _, module in _projections(attentions)] + [attention.core for attention in attentions]
-    return any(module._forward_pre_hooks or module._forward_hooks or module._backward_hooks for module in modules)
+    hooks = [
+        hook
+        for module in modules
+        for kind in (module._forward_pre_hooks, module._forward_hooks, module._backward_hooks)
+        for hook in kind.values()
+    ]  # those by which transformers hands out states change nothing
+    return not all(getattr(hook, "__module__", "").startswith("transformers.") for hook in hooks)
 
 
 class Headless(nn.Sequential):
