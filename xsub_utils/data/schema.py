@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from xsub_utils._internal.validation import invalid, one_of, wrong_type
 
 
@@ -94,6 +96,11 @@ class TaskSpec:
 def written(value: object) -> str:
     """A label or id as text; whole numbers without a point, whatever type a table gave them."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value is what tables put where there is none: None, nan or the like."""
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
 
 
 def _checked_labels(labels: object, kind: str) -> tuple[str, ...]:
