@@ -53,6 +53,7 @@ def _minibabel_splits(
     known: Sequence[Language] = LANGUAGES,
 ) -> dict[str, pd.DataFrame]:
     """Splits of MiniBabel; each split of each seed has meanings to itself, whatever the sizes."""
+    _check_known(known)
     for language in languages:
         one_of("languages (of source 'minibabel')", language, [own.code for own in known])
     settings: dict[str, Any] = {"seed": language_seed, "difficulty": difficulty, "languages": tuple(known)}
@@ -69,6 +70,11 @@ def _minibabel_splits(
         with suppress(ValueError):
             return drawn(surplus)
     return drawn(SURPLUS[-1])
+
+
+def _check_known(known: Any) -> None:
+    if not isinstance(known, Sequence) or not all(isinstance(language, Language) for language in known):
+        raise wrong_type("known", "a sequence of Language, such as (*LANGUAGES, mine)", repr(known)[:60])
 
 
 # Arguments
