@@ -7,7 +7,6 @@ have them.
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 import yaml
 
