@@ -25,7 +25,7 @@ texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filt
 )
 words = st.sampled_from(["ani", "beku", "xylophon", "a'b", '"', "[", "_x", "NA", "nan", "3"])
 sentences = st.lists(st.lists(st.tuples(words, st.integers(0, 1)), min_size=1), min_size=1)
-thorough = settings(max_examples=40, deadline=None)
+thorough = settings(max_examples=40, deadline=None, database=None)
 
 
 def read(name, content, spec):

@@ -111,7 +111,7 @@ def scored_words(examples: DataFrame, tokenizer: Any, *, max_length: int = 128) 
         >>> import xsub_utils as xs
         >>> test = xs.load_task("ner", ["qaa"], sizes={"test": 6}).examples("test")
         >>> _, tokenizer = xs.load_encoder("minibabel-base", "text")
-        >>> xs.scored_words(test, tokenizer, max_length=4)["tokens"].map(len).max() <= 2
+        >>> bool(xs.scored_words(test, tokenizer, max_length=4)["tokens"].map(len).max() <= 2)
         True
     """
     check_examples(examples, "token")
