@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from xsub_utils.models.batches import IGNORED, make_batches, token_masker
+from xsub_utils.models.batches import IGNORED, make_batches, scored_words, token_masker
 from xsub_utils.models.tokenizers import train_tokenizer
 
 WORDS = ["ani", "beku", "cadi", "dofe", "gilu", "hamo", "jenu", "kapi", "lore", "mita", "noku"]
@@ -132,7 +132,12 @@ def test_first_subwords_carry_the_labels_of_words(tokenizer):
 
 def test_words_beyond_the_limit_lose_their_labels(tokenizer):
     examples = pd.DataFrame({"tokens": [["ani"] * 40, ["ani"]], "labels": [list(range(40)), np.array([7])]})
-    batch, short = make_batches(examples, tokenizer, "token", max_length=10, bucket=False, batch_size=1)
+    with pytest.warns(UserWarning, match="max_length: .*% of the labels were cut off, .* beyond 10 sub-words"):
+        batch, short = make_batches(examples, tokenizer, "token", max_length=10, bucket=False, batch_size=1)
+    left = scored_words(examples, tokenizer, max_length=10)
+    assert [len(words) for words in left["tokens"]] == [int((row["labels"] != IGNORED).sum()) for row in (batch, short)]
+    assert left["labels"].tolist() == [list(range(len(left["tokens"][0]))), [7]]
+    make_batches(left, tokenizer, "token", max_length=10)  # without a warning
     kept = batch["labels"][batch["labels"] != IGNORED]
     assert batch["labels"].shape == (1, 10) and kept.tolist() == list(range(len(kept)))
     assert short["labels"][short["labels"] != IGNORED].tolist() == [7]
@@ -264,7 +269,8 @@ def test_nothing_follows_a_single_token(texts):
             "a column 'label', which kind 'sequence' needs, got only id, text",
         ),
         ({}, {"batch_size": 0}, "batch_size: expected at least 1, got 0"),
-        ({"text": ""}, {"kind": "mlm"}, "examples: expected a token to mask in each, got '' with id 't-0'"),
+        ({"text": ""}, {"kind": "mlm"}, "examples, row 0, text: expected a text that is not empty, got ''"),
+        ({"text": "</s>"}, {"kind": "mlm"}, "examples: expected a token to mask in each, got '</s>' with id 't-0'"),
     ],
 )
 def test_bad_input_is_named(tokenizer, texts, change, options, message):

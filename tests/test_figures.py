@@ -248,7 +248,7 @@ def test_figures_are_labelled_and_drawn_alike_from_their_csv(name):
     for ax in figure.axes if name != "00_family" else []:  # a tree has no axes
         labelled = ax.get_xlabel() or ax.get_ylabel() or ax.get_title() or figure.get_supxlabel()
         assert labelled or not (ax.get_visible() and ax.axison), f"an axis of {name} says nothing"
-    read = pd.read_csv(io.StringIO(TABLES[name].to_csv(index=False)), **drawing.AS_WRITTEN)
+    read = drawing.read_table(io.StringIO(TABLES[name].to_csv(index=False)))
     np.testing.assert_array_equal(pixels(figure), pixels(drawing.draw(name, read)))
 
 

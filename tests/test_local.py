@@ -358,8 +358,11 @@ def test_stars_become_two_classes_and_two_classes_stay():
     assert rated["label"].tolist() == [0, 0, 0, 1, 1]
     judged = common_columns(raw(text=text, label=[0, 1, "negative", "positive", 1.0]), TASKS["reviews"])
     assert judged["label"].tolist() == [0, 1, 0, 1, 1]
-    one_star = common_columns([*raw(text=["a"], label=[1]), *raw(text=["b"], label=[4])], TASKS["reviews"])
-    assert one_star["label"].tolist() == [0, 1]  # the second table tells what 1 means in the first
+    shards = [*raw(text=["a"], label=[1]), *raw(text=["b"], label=[4])]
+    assert common_columns(shards, TASKS["reviews"], stars=(0, 4))["label"].tolist() == [0, 1]
+    assert common_columns(shards, TASKS["reviews"], stars=(1, 5))["label"].tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"label: expected stars on one scale .* got 1 4 in 'de'; .*stars=\(0, 4\)"):
+        common_columns(shards, TASKS["reviews"])
 
 
 def test_a_budget_is_spread_over_the_table_and_keeps_numbers():

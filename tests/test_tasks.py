@@ -369,7 +369,7 @@ def test_a_task_cannot_be_changed_by_its_examples():
         ({"path": "here"}, "path: expected None for source 'minibabel', got 'here'"),
         ({"source": "local"}, "path: expected a file or folder for source 'local', got None"),
         ({"sizes": {"report": 5}}, "expected one of train, importance, validation, test, got 'report'"),
-        ({"sizes": {"train": 0}}, r"sizes\['train'\]: expected at least one row, got 0"),
+        ({"sizes": {"train": 0}}, r"sizes\['train'\]: expected at least 1, got 0"),
         ({"sizes": {}}, "sizes: expected rows per language.*got none"),
     ],
 )

@@ -23,6 +23,7 @@ from .heads.search import find_subnetwork as find_subnetwork
 from .heads.subnetwork import Subnetwork as Subnetwork
 from .models.architectures import head_shape as head_shape
 from .models.batches import make_batches as make_batches
+from .models.batches import scored_words as scored_words
 from .models.encoders import load_encoder as load_encoder
 from .models.encoders import random_twin as random_twin
 from .models.pretraining import pretrain_encoder as pretrain_encoder

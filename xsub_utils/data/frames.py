@@ -1,11 +1,16 @@
 """Data in memory – frames, or the data sets of the library `datasets` – as the splits of a task."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from xsub_utils._internal.validation import invalid, one_of
-from xsub_utils.data.columns import RawRows, checked_names, common_columns, find_column, with_label_names
+from xsub_utils.data.columns import common_columns
+from xsub_utils.data.features import with_label_names
+from xsub_utils.data.ids import equal_ids_join, row_ids
+from xsub_utils.data.raw import RawRows, checked_names, find_column
 from xsub_utils.data.schema import TaskSpec
 from xsub_utils.data.splits import PARTS, SPLITS, draw_splits
 
@@ -43,10 +48,20 @@ def framed_splits(
     *,
     languages: Sequence[str] | None,
     columns: Mapping[str, str] | None,
-    drop_invalid: bool,
     allow_overlap: bool,
+    parallel: bool | None,
+    **options: Any,
 ) -> tuple[tuple[str, ...], dict[str, pd.DataFrame]]:
     """Languages and splits of a task, the frames taken as they are.
+
+    Args:
+        frames: Split -> rows.
+        spec: The task.
+        languages: Codes of the languages wanted.
+        columns: The user's names of our columns.
+        allow_overlap: Let splits share texts.
+        parallel: Whether equal ids are translations; None if that is for the data to tell.
+        options: Others of `common_columns`.
 
     Returns:
         The languages in order of appearance, or as given; and of each split the rows, language by language, in their
@@ -58,10 +73,11 @@ def framed_splits(
     columns = checked_names(columns, spec)
     check_frames(frames, SPLITS)
     codes = _languages(frames, columns, languages)
+    raw = {split: list(_raw(frame, split, codes, columns, None, f"{split}-")) for split, frame in frames.items()}
+    options["parallel"] = parallel if parallel is not None else _join(raw, spec, columns)
     splits = {}
-    for split, frame in frames.items():
-        raw = _raw(frame, split, codes, columns, None, f"{split}-")
-        rows = _checked_rows(raw, spec, columns, drop_invalid).drop(columns="part")
+    for split, tables in raw.items():
+        rows = _checked_rows(tables, spec, columns, **options).drop(columns="part")
         splits[split] = _side_by_side(rows, codes)
     _check_ids(splits)
     if not allow_overlap:
@@ -75,25 +91,39 @@ def drawn_splits(
     *,
     languages: Sequence[str] | None,
     columns: Mapping[str, str] | None,
-    drop_invalid: bool,
     sizes: Mapping[str, int],
     seed: int,
+    **options: Any,
 ) -> tuple[tuple[str, ...], dict[str, pd.DataFrame]]:
     """Languages and splits of a task, drawn from frames that are parts of a data set, as `draw_splits` does."""
     columns = checked_names(columns, spec)
     check_frames(frames, PARTS)
     codes = _languages(frames, columns, languages)
     raw = [rows for name, frame in frames.items() for rows in _raw(frame, name, codes, columns, PARTS[name], "")]
-    rows = _checked_rows(raw, spec, columns, drop_invalid)
+    rows = _checked_rows(raw, spec, columns, **options)
     return codes, draw_splits(rows, codes, sizes, seed, spec.inputs)
 
 
-def _checked_rows(
-    raw: Iterable[RawRows], spec: TaskSpec, columns: Mapping[str, str], drop_invalid: bool
-) -> pd.DataFrame:
+def _checked_rows(raw: Iterable[RawRows], spec: TaskSpec, columns: Mapping[str, str], **options: Any) -> pd.DataFrame:
     """Rows in the columns of the task, documents whole."""
-    names = {ours: name for ours, name in columns.items() if ours in spec.columns} | {"id": "id"}
-    return common_columns(raw, spec, columns=names, drop_invalid=drop_invalid, max_characters=None)
+    return common_columns(raw, spec, columns=_names(columns, spec), max_characters=None, **options)
+
+
+def _join(raw: Mapping[str, Sequence[RawRows]], spec: TaskSpec, columns: Mapping[str, str]) -> bool:
+    """Whether equal ids join in all splits."""
+    names = _names(columns, spec)
+    ids = [
+        (split, name)
+        for split, tables in raw.items()
+        for rows in tables
+        for name in row_ids(rows, np.arange(len(rows.table)), 0, spec, names)
+    ]
+    return equal_ids_join(ids, None)
+
+
+def _names(columns: Mapping[str, str], spec: TaskSpec) -> dict[str, str]:
+    """Names of our columns in the raw rows of frames."""
+    return {ours: name for ours, name in columns.items() if ours in (*spec.columns, "parallel_id")} | {"id": "id"}
 
 
 # What frames hold
@@ -115,15 +145,19 @@ def check_frames(frames: object, names: Collection[str]) -> None:
 
 def _languages(frames: Frames, columns: Mapping[str, str], chosen: Sequence[str] | None) -> tuple[str, ...]:
     """Languages in order of appearance, or those chosen, each of which some frame has."""
-    present = dict.fromkeys(
-        code for split, frame in frames.items() for code in frame[_language_column(frame, split, columns)].unique()
-    )
-    for code in present:
-        if not isinstance(code, str) or not code:
-            raise invalid("language", "a code such as 'de' in every row", repr(code))
+    present = dict.fromkeys(code for split, frame in frames.items() for code in _codes(frame, split, columns))
     if chosen is None:
         return tuple(present)
     return tuple(one_of("languages", code, present) for code in chosen)
+
+
+def _codes(frame: pd.DataFrame, split: str, columns: Mapping[str, str]) -> Iterable[str]:
+    """Languages of a frame, in order of appearance."""
+    codes = frame[_language_column(frame, split, columns)]
+    for row, code in codes.items():
+        if not isinstance(code, str) or not code.strip():
+            raise invalid(f"{_place(split)}, row {row}, language", "a code such as 'de'", repr(code))
+    return codes.unique()
 
 
 def _language_column(frame: pd.DataFrame, split: str, columns: Mapping[str, str]) -> str:

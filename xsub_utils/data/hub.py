@@ -8,7 +8,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from xsub_utils._internal.validation import invalid
-from xsub_utils.data.columns import RawRows, with_label_names
+from xsub_utils.data.features import with_label_names
+from xsub_utils.data.raw import RawRows
 from xsub_utils.data.schema import TaskSpec, is_builtin
 from xsub_utils.data.splits import PARTS
 
@@ -48,6 +49,8 @@ HUB = {
     "mlm": HubData("wikimedia/wikipedia", "20231101.{language}", streaming=True),
     "parallel": HubData("facebook/xnli"),  # its premises
 }
+
+PARALLEL = {HUB["nli"].name, HUB["paraphrase"].name}  # data sets whose rows mean the same in every language
 
 
 def hub_data(spec: TaskSpec, dataset: str | None = None) -> HubData:
@@ -98,7 +101,8 @@ def hub_rows(
         for part, rows in loaded.items():
             table = _streamed(rows, budget or DOCUMENTS, language) if data.streaming else rows.to_pandas()
             table = with_label_names(table, rows.features.to_dict() if rows.features else {})
-            yield RawRows(table, language, PARTS.get(part), f"{data.name} ({name}), {part}", "row")
+            place = f"{data.name} ({name}), {part}"
+            yield RawRows(table, language, PARTS.get(part), place, "row", data.name in PARALLEL)
 
 
 def _config(config: str | Mapping[str, str], language: str) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from xsub_utils._internal.validation import invalid
-from xsub_utils.data.columns import RawRows, find_column
+from xsub_utils.data.codes import languages_of
+from xsub_utils.data.raw import RawRows, find_column
 from xsub_utils.data.readers import READERS
 from xsub_utils.data.splits import PARTS
 
+HIDDEN = (".", "__MACOSX")  # how the names of copies begin that an editor, Jupyter or an archive leaves
 LANGUAGE_COLUMNS = ("language", "lang")
 
 
@@ -30,18 +32,21 @@ def local_files(path: str | Path, languages: Sequence[str]) -> list[LocalFile]:
     """Files to read at a path, in the order of their names.
 
     A name tells a language if the code stands between `.`, `_` or `-` in it, or in a folder below `path`:
-    `de/train.jsonl`, `deu_Latn.tsv`, `de_pud-ud-test.conllu`, `20231101.de/train-00000-of-00002.parquet`. Once every
-    language has a file, other files are left alone; until then, a column must tell the language in them.
+    `de/train.jsonl`, `deu_Latn.tsv`, `de_pud-ud-test.conllu`, `20231101.de/train-00000-of-00002.parquet`; or a code
+    that means the same (see `codes.languages_of`). Once every language has a file, other files are left alone; until
+    then, a column must tell the language in them. Links are followed; hidden files and folders are left alone.
 
     Raises:
         FileNotFoundError: If nothing is at `path`.
-        ValueError: If no file there can be read.
+        ValueError: If no file there can be read, or a language could be several.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"path: expected a file or folder, got {str(path)!r}, where there is none")
-    root, paths = (path.parent, [path]) if path.is_file() else (path, sorted(path.rglob("*")))
-    files = [_described(file, root, languages) for file in paths if file.suffix in READERS and file.is_file()]
+    root, paths = (path.parent, [path]) if path.is_file() else (path, sorted(_files_below(path)))
+    names = {file: file.relative_to(root) for file in paths if file.suffix in READERS}
+    told = languages_of((_stem(name) for name in names.values()), languages)
+    files = _once([_described(file, name, told.get(_stem(name))) for file, name in names.items()])
     if not files:
         raise invalid("path", f"files that end in {', '.join(READERS)}", f"none in {str(path)!r}")
     named = [file for file in files if file.language]
@@ -98,22 +103,34 @@ def local_rows(
 # What names tell
 
 
-def _described(file: Path, root: Path, languages: Sequence[str]) -> LocalFile:
-    name = file.relative_to(root)
-    stem = name.with_suffix("").as_posix()
-    words = re.split(r"[/._-]", stem)
-    part = next((PARTS[word.lower()] for word in words if word.lower() in PARTS), None)
-    return LocalFile(file, name.as_posix(), _language_in(stem, languages), part)
+def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Files in a folder and, through links too, in the folders of it, but for hidden ones."""
+    above |= {folder.resolve()}
+    for entry in folder.iterdir():
+        if entry.name.startswith(HIDDEN):
+            continue
+        if entry.is_file():
+            yield entry
+        elif entry.is_dir() and entry.resolve() not in above:
+            yield from _files_below(entry, above)
 
 
-def _language_in(stem: str, languages: Sequence[str]) -> str | None:
-    """The code that comes first in a name; the longest of those that start at the same place."""
-    matches = [
-        (match.start(), -len(code), code)
-        for code in languages
-        if (match := re.search(rf"(?<![^/._-]){re.escape(code)}(?![^/._-])", stem))
-    ]
-    return min(matches)[2] if matches else None
+def _once(files: Sequence[LocalFile]) -> list[LocalFile]:
+    """The files without those that a link has in the list a second time."""
+    first: dict[tuple, LocalFile] = {}
+    for file in files:
+        first.setdefault((file.path.resolve(), file.language, file.part), file)
+    return list(first.values())
+
+
+def _stem(name: Path) -> str:
+    return name.with_suffix("").as_posix()
+
+
+def _described(file: Path, name: Path, language: str | None) -> LocalFile:
+    words = re.split(r"[/._-]", _stem(name).lower())
+    part = next((PARTS[word] for word in words if word in PARTS), None)
+    return LocalFile(file, name.as_posix(), language, part)
 
 
 # What columns tell

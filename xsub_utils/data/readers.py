@@ -4,14 +4,16 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from xsub_utils._internal.validation import invalid
-from xsub_utils.data.columns import with_label_names
+from xsub_utils.data.features import with_label_names
 
 CONLLU_FIELDS = ("id", "form", "lemma", "upos")  # the rest of the ten columns is not used
 TAG = r"O|[BI]-\S+"
@@ -37,11 +39,20 @@ def _read_jsonl(file: Path) -> pd.DataFrame:
 
 def _json_object(text: str, place: str) -> dict:
     try:
-        row = json.loads(text)
+        row = json.loads(text, object_pairs_hook=partial(_object, place=place))
     except json.JSONDecodeError as error:
         raise invalid(place, "a JSON object", f"no JSON ({error.msg})", "write one object per line") from None
     if not isinstance(row, dict):
         raise invalid(place, "a JSON object", f"a {type(row).__name__}", "write one object per line")
+    return row
+
+
+def _object(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
+    """A JSON object, none of whose keys stands twice."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise invalid(place, "different keys", f"{twice!r} twice")
     return row
 
 
@@ -50,6 +61,8 @@ def _read_csv(file: Path, **dialect: Any) -> pd.DataFrame:
     rows, line = {}, 1
     try:
         header = next(reader, [])
+        if twice := [name for name, count in Counter(header).items() if count > 1 and name]:
+            raise invalid(f"{file}, line 1", "different columns", f"{twice[0]!r} twice", "rename one of them")
         line = reader.line_num + 1
         for fields in reader:
             if fields and len(fields) != len(header):
@@ -117,18 +130,17 @@ def _sentence(block: list[str], file: Path, first: int) -> dict:
         raise invalid(f"{file}, line {first}", "CoNLL-U", str(error), "validate the file") from None
     words = [token for token in parsed if isinstance(token["id"], int)]
     return {
-        "id": _sentence_id(parsed.metadata),
+        **_sentence_ids(parsed.metadata),
         "text": parsed.metadata.get("text"),
         "tokens": [word["form"] for word in words],
         "upos": [word["upos"] for word in words],
     }
 
 
-def _sentence_id(comments: Mapping[str, str]) -> str | None:
-    """Id that joins translations: `parallel_id` without its collection, else `sent_id`, the same in PUD."""
-    if parallel := comments.get("parallel_id"):
-        return parallel.partition("/")[2] or parallel
-    return comments.get("sent_id")
+def _sentence_ids(comments: Mapping[str, str]) -> dict[str, str | None]:
+    """The id of a sentence, and the one that joins translations, `parallel_id` without its collection."""
+    parallel = comments.get("parallel_id") or ""
+    return {"id": comments.get("sent_id"), "parallel_id": parallel.partition("/")[2] or parallel or None}
 
 
 def _read_iob2(file: Path) -> pd.DataFrame:
@@ -152,7 +164,7 @@ def _tagged(block: list[str], file: Path, first: int) -> dict:
         else:
             raise invalid(f"{file}, line {number}", "a word and its tag between tabs", repr(line))
     return {
-        "id": _sentence_id(comments),
+        **_sentence_ids(comments),
         "text": comments.get("text"),
         "tokens": [word for word, _ in words],
         "labels": [tag for _, tag in words],

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xsub_utils._internal.validation import invalid, one_of
+import pandas as pd
+
+from xsub_utils._internal.validation import invalid, one_of, wrong_type
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class TaskSpec:
         pair: Whether an example is a pair of texts.
 
     Raises:
+        TypeError: If pair is neither True nor False.
         ValueError: If the kind is unknown, or labels, metric or pair do not fit it.
 
     Example:
@@ -72,6 +75,8 @@ class TaskSpec:
         one_of("kind", self.kind, KINDS)
         object.__setattr__(self, "labels", _checked_labels(self.labels, self.kind))
         object.__setattr__(self, "metric", _checked_metric(self.metric, self.kind, self.labels))
+        if not isinstance(self.pair, bool):
+            raise wrong_type("pair", "True or False", repr(self.pair))
         if self.pair and self.kind not in PAIRED:
             raise invalid("pair", f"False for kind {self.kind!r}", True)
 
@@ -93,10 +98,15 @@ def written(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def is_missing(value: object) -> bool:
+    """Whether a value is what tables put where there is none: None, nan or the like."""
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
 def _checked_labels(labels: object, kind: str) -> tuple[str, ...]:
     if isinstance(labels, str) or not isinstance(labels, Sequence):
         raise invalid("labels", "a list of names", repr(labels))
-    names = tuple(written(label) for label in labels)
+    names = tuple(_name(label, labels) for label in labels)
     if kind in LABELLED and len(names) < 2:
         raise invalid("labels", f"the names of at least two classes for kind {kind!r}", list(names))
     if names and kind not in (*LABELLED, "text2text"):
@@ -106,6 +116,14 @@ def _checked_labels(labels: object, kind: str) -> tuple[str, ...]:
     if any(not name.strip() for name in names):
         raise invalid("labels", "names that are not empty", list(names))
     return names
+
+
+def _name(label: object, labels: object) -> str:
+    """A label as text; a whole number is one, too, but nothing is that was missing in a table."""
+    name = written(label)
+    if isinstance(label, bool) or not (isinstance(label, str) or re.fullmatch(r"-?\d+", name)):
+        raise invalid("labels", "texts or whole numbers", f"{label!r} in {labels!r}")
+    return name
 
 
 def _checked_metric(metric: str | None, kind: str, labels: Sequence[str]) -> str | None:

@@ -1,7 +1,6 @@
 """Where the examples of a task come from, and the arguments that each source takes."""
 
 import inspect
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from xsub_utils._internal.validation import invalid, one_of
-from xsub_utils.data.columns import checked_names, common_columns
+from xsub_utils._internal.validation import invalid, mapping, one_of, whole, wrong_type
+from xsub_utils.data.columns import common_columns
 from xsub_utils.data.hub import hub_data, hub_rows
 from xsub_utils.data.local import local_rows
 from xsub_utils.data.minibabel import examples as minibabel
 from xsub_utils.data.minibabel.languages import LANGUAGES, Language
+from xsub_utils.data.raw import checked_names
 from xsub_utils.data.schema import TASKS, TaskSpec, is_builtin
 from xsub_utils.data.splits import SPLITS, draw_splits
 
@@ -53,6 +53,7 @@ def _minibabel_splits(
     known: Sequence[Language] = LANGUAGES,
 ) -> dict[str, pd.DataFrame]:
     """Splits of MiniBabel; each split of each seed has meanings to itself, whatever the sizes."""
+    _check_known(known)
     for language in languages:
         one_of("languages (of source 'minibabel')", language, [own.code for own in known])
     settings: dict[str, Any] = {"seed": language_seed, "difficulty": difficulty, "languages": tuple(known)}
@@ -69,6 +70,11 @@ def _minibabel_splits(
         with suppress(ValueError):
             return drawn(surplus)
     return drawn(SURPLUS[-1])
+
+
+def _check_known(known: Any) -> None:
+    if not isinstance(known, Sequence) or not all(isinstance(language, Language) for language in known):
+        raise wrong_type("known", "a sequence of Language, such as (*LANGUAGES, mine)", repr(known)[:60])
 
 
 # Arguments
@@ -97,8 +103,10 @@ def check_source(spec: TaskSpec, source: str, path: str | Path | None, options: 
         )
     if source == "minibabel":
         one_of("spec (of source 'minibabel')", spec.name, minibabel.ROWS)
-    if (path is None) == (source == "local"):
-        raise invalid("path", f"{'a file or folder' if path is None else None} for source {source!r}", repr(path))
+    if path is not None and not isinstance(path, str | Path):
+        raise wrong_type("path", "a file or folder", repr(path))
+    if (path in (None, "")) == (source == "local"):
+        raise invalid("path", f"{'a file or folder' if source == 'local' else None} for source {source!r}", repr(path))
     if source == "hub":
         hub_data(spec, options.get("dataset"))
     if source != "minibabel":
@@ -106,21 +114,21 @@ def check_source(spec: TaskSpec, source: str, path: str | Path | None, options: 
 
 
 def checked_languages(languages: Iterable[str]) -> list[str]:
-    codes = [languages] if isinstance(languages, str) else list(languages)
-    if isinstance(languages, str) or not codes or len(set(codes)) < len(codes):
+    """The codes as a list."""
+    codes = list(languages) if isinstance(languages, Iterable) and not isinstance(languages, str) else []
+    texts = {code for code in codes if isinstance(code, str) and code.strip()}
+    if not codes or len(texts) < len(codes):
         raise invalid("languages", "a list of different codes, such as ['qaa', 'qba']", repr(languages))
     return codes
 
 
 def checked_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
     """Sizes in the order of `SPLITS`."""
-    for split, size in sizes.items():
-        one_of("split in sizes", split, SPLITS)
-        if operator.index(size) < 1:
-            raise invalid(f"sizes[{split!r}]", "at least one row", size, "leave the split out if it is not wanted")
-    if not sizes:
+    given = mapping("sizes", sizes, "splits to rows per language", SPLITS)
+    if not given:
         raise invalid("sizes", f"rows per language for some of {', '.join(SPLITS)}", "none")
-    return {split: operator.index(sizes[split]) for split in SPLITS if split in sizes}
+    remedy = "leave the split out if it is not wanted"
+    return {split: whole(f"sizes[{split!r}]", given[split], 1, remedy=remedy) for split in SPLITS if split in given}
 
 
 def _keywords(function: Callable) -> list[str]:

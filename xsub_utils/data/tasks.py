@@ -1,7 +1,6 @@
 """Tasks: examples in several languages, the same columns from every source, splits that share nothing."""
 
 import json
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from xsub_utils._internal import store
-from xsub_utils._internal.validation import one_of
+from xsub_utils._internal.validation import one_of, whole
+from xsub_utils.data import codes as language_codes
 from xsub_utils.data import columns as common
-from xsub_utils.data import hub, local, readers, schema, sources
+from xsub_utils.data import features, hub, ids, local, raw, readers, schema, sources, stars, values
 from xsub_utils.data import splits as splitting
 from xsub_utils.data.frames import drawn_splits, framed_splits, frames_of
 from xsub_utils.data.minibabel import examples as minibabel
@@ -21,7 +21,10 @@ from xsub_utils.data.schema import TaskSpec
 from xsub_utils.data.sources import check_source, checked_languages, checked_sizes, draw, named_spec
 
 SIZES = {"train": 2000, "importance": 500, "validation": 500, "test": 500}  # rows per language
-_CODE = (common, hub, invented, local, minibabel, readers, schema, sources, splitting)
+_CODE = (
+    *(common, features, hub, ids, invented, language_codes, local, minibabel),
+    *(raw, readers, schema, sources, splitting, stars, values),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +71,16 @@ class Task:
         seed: int = 0,
         drop_invalid: bool = False,
         allow_overlap: bool = False,
+        parallel: bool | None = None,
+        stars: tuple[int, int] | None = None,
     ) -> "Task":
         """A task of data in memory.
 
         Args:
             spec: The task, or the name of a built-in one.
             frames: Split -> rows, with columns `language` and those of the task: `text` (`text_pair`) and `label`, or
-                `tokens` and `labels`, or the like. Labels are names or indices. An `id` joins rows that are
-                translations of each other, which then stand in the same order; without it, rows are not parallel.
+                `tokens` and `labels`, or the like. Labels are names or indices. A `parallel_id`, or an `id` together
+                with `parallel=True`, joins rows that are translations of each other; these stand in the same order.
             languages: Codes of the languages wanted, in their order; all in order of appearance if None.
             columns: Your names of our columns, such as `{"text": "review_body"}`.
             sizes: Split -> rows per language, to be drawn from the frames as `load_task` draws them: `train` from the
@@ -84,8 +89,11 @@ class Task:
             seed: Seed of the draw.
             drop_invalid: Leave bad rows out and warn of their number, instead of raising at the first one.
             allow_overlap: Let splits share texts. (Drawn ones never do.)
+            parallel: Whether rows with equal ids are translations of each other; see `columns.common_columns`.
+            stars: Scale of the labels of task "reviews"; see `columns.common_columns`.
 
         Raises:
+            TypeError: If an argument is of the wrong type.
             ValueError: If frames are not what they should be, a row is bad or has a label that the task does not have,
                 or splits share ids or texts of a language.
 
@@ -102,9 +110,10 @@ class Task:
         task = named_spec(spec)
         codes = None if languages is None else checked_languages(languages)
         options: dict[str, Any] = {"languages": codes, "columns": columns, "drop_invalid": drop_invalid}
+        options |= {"parallel": parallel, "stars": stars}
         if sizes is None:
             return cls(task, *framed_splits(frames, task, allow_overlap=allow_overlap, **options))
-        return cls(task, *drawn_splits(frames, task, sizes=checked_sizes(sizes), seed=seed, **options))
+        return cls(task, *drawn_splits(frames, task, sizes=checked_sizes(sizes), seed=whole("seed", seed), **options))
 
     @classmethod
     def from_datasets(
@@ -196,9 +205,10 @@ def load_task(
             language. JSONL, CSV, TSV, Parquet, CoNLL-U or IOB2.
         options: MiniBabel: `difficulty`, `language_seed` and `known`, the languages that exist. Hub:
             `dataset`, `config` and `revision` (see `hub.hub_rows`). Hub and local files: `drop_invalid`,
-            `budget`, `max_characters` and `columns` (see `columns.common_columns`).
+            `budget`, `max_characters`, `columns`, `parallel` and `stars` (see `columns.common_columns`).
 
     Raises:
+        TypeError: If an argument is of the wrong type.
         ValueError: If an argument is wrong, a row is bad or rows are too few; says where and what to do.
         FileNotFoundError: If there is nothing at `path`.
         ConnectionError: If the hub cannot be reached.
@@ -215,7 +225,7 @@ def load_task(
     codes = checked_languages(languages)
     wanted = checked_sizes(SIZES if sizes is None else sizes)
     check_source(task, source, path, options)
-    seed = operator.index(seed)
+    seed = whole("seed", seed)
 
     def build(folder: Path) -> None:
         _write(task, draw(task, codes, wanted, seed, source, path, options), folder)

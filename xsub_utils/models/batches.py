@@ -1,6 +1,7 @@
 """Batches of tensors from examples: tokenised, labelled or masked, and padded."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,11 +12,12 @@ from pandas import DataFrame
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from xsub_utils._internal.validation import invalid, one_of
-from xsub_utils.data.schema import KINDS
+from xsub_utils._internal.validation import invalid, whole
+from xsub_utils.models.example_checks import check_examples, check_tokenizer, longest_input
 from xsub_utils.models.example_order import NumberedBatch
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
+CUT_IN_SILENCE = 0.01  # of the labels of words; above it, make_batches warns
 LONGEST_TARGET = 16  # sub-words with the end token
 
 
@@ -57,9 +59,14 @@ def make_batches(
         per example (`hidden_states`, `predictions`, `influence`, …) return it in the order of the examples; a batch
         that is copied into a plain dict has lost its numbers, and keeps its place instead.
 
+    Warns:
+        UserWarning: If more than 1 % of the labels of words were cut off.
+
     Raises:
-        ValueError: If there is no example, a column is missing, an example has nothing to mask or to predict or labels
-            that do not match its words, targets are too long or the same to the tokenizer, or it cannot serve the kind.
+        TypeError: If examples are no frame, the tokenizer is none, or a number is not whole.
+        ValueError: If there is no example, a column is missing, a text is empty, a label is no number of a class, an
+            example has nothing to mask or to predict or labels that do not match its words, targets are too long or the
+            same to the tokenizer, it cannot serve the kind, or `max_length` leaves no room for text.
 
     Source: Devlin et al. 2019, section 3.1 (masking) and section 5.3 (labels on first sub-words).
 
@@ -71,17 +78,53 @@ def make_batches(
         >>> [len(batch["labels"]) for batch in batches], sorted(batches[0])
         ([4, 2], ['attention_mask', 'input_ids', 'labels'])
     """
-    _check_examples(examples, kind)
-    _check_tokenizer(tokenizer, kind)
-    if batch_size < 1:
-        raise invalid("batch_size", "at least 1", batch_size)
-    rows = _encode(examples, tokenizer, kind, min(max_length, tokenizer.model_max_length))
+    check_examples(examples, kind)
+    check_tokenizer(tokenizer, kind)
+    whole("batch_size", batch_size, 1)
+    longest = longest_input(max_length, tokenizer, pairs=kind != "token" and "text_pair" in examples)
+    rows = _encode(examples, tokenizer, kind, longest)
+    if kind == "token":
+        _warn_of_cut(rows, examples, longest)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"])) if bucket else range(len(rows))
     if kind == "mlm":
         _mask_rows(rows, examples, tokenizer, mask_seed)
     source = object()
     parts = (list(order[start : start + batch_size]) for start in range(0, len(rows), batch_size))
     return [NumberedBatch(_pad([rows[i] for i in part], tokenizer), torch.tensor(part), source) for part in parts]
+
+
+def scored_words(examples: DataFrame, tokenizer: Any, *, max_length: int = 128) -> DataFrame:
+    """Examples of kind "token" without the words whose labels `make_batches` cuts off, so that others are scored alike.
+
+    Args:
+        examples: One row per example, with columns `tokens` and `labels`.
+        tokenizer: A fast transformers tokenizer.
+        max_length: Longest input in sub-words, as for `make_batches`.
+
+    Returns:
+        A copy with shorter `tokens` and `labels` where a sentence is too long.
+
+    Raises:
+        TypeError, ValueError: As `make_batches`.
+
+    Example:
+        >>> import xsub_utils as xs
+        >>> test = xs.load_task("ner", ["qaa"], sizes={"test": 6}).examples("test")
+        >>> _, tokenizer = xs.load_encoder("minibabel-base", "text")
+        >>> bool(xs.scored_words(test, tokenizer, max_length=4)["tokens"].map(len).max() <= 2)
+        True
+    """
+    check_examples(examples, "token")
+    check_tokenizer(tokenizer, "token")
+    texts = list(map(list, examples["tokens"]))
+    longest = longest_input(max_length, tokenizer, pairs=False)
+    encoded = tokenizer(texts, truncation=True, max_length=longest, is_split_into_words=True)
+    kept = [sorted({word for word in encoded.word_ids(i) if word is not None}) for i in range(len(texts))]
+
+    def cut(column: str) -> list[list]:
+        return [[values[word] for word in words] for values, words in zip(examples[column], kept, strict=True)]
+
+    return examples.assign(tokens=cut("tokens"), labels=cut("labels"))
 
 
 def token_masker(tokenizer: Any, share: float = 0.15) -> Callable:
@@ -116,31 +159,6 @@ def token_masker(tokenizer: Any, share: float = 0.15) -> Callable:
     return mask
 
 
-def _check_examples(examples: DataFrame, kind: str) -> None:
-    one_of("kind", kind, KINDS)
-    if examples.empty:
-        raise invalid("examples", "at least one row", "none")
-    inputs = ("tokens",) if kind == "token" else ("id", "text") if kind == "mlm" else ("text",)
-    for column in inputs + KINDS[kind].columns:
-        if column not in examples:
-            have = ", ".join(map(str, examples.columns))
-            raise invalid("examples", f"a column {column!r}, which kind {kind!r} needs", f"only {have}")
-
-
-def _check_tokenizer(tokenizer: Any, kind: str) -> None:
-    name = type(tokenizer).__name__
-    if tokenizer.pad_token_id is None:
-        remedy = "set tokenizer.pad_token = tokenizer.eos_token, and model.config.pad_token_id after it"
-        raise invalid("tokenizer", "one with a padding token", f"a {name} without", remedy)
-    if kind == "mlm" and tokenizer.mask_token_id is None:
-        raise invalid("tokenizer", "one with a mask token for kind 'mlm', such as XLM-R's", f"a {name} without")
-    if kind == "token" and not tokenizer.is_fast:
-        raise invalid("tokenizer", "a fast one for kind 'token'", f"{name}, which cannot tell words from sub-words")
-    if kind == "text2text" and tokenizer.eos_token_id is None:
-        remedy = "set tokenizer.eos_token"
-        raise invalid("tokenizer", "one with an end token for kind 'text2text'", f"a {name} without", remedy)
-
-
 def _encode(examples: DataFrame, tokenizer: Any, kind: str, max_length: int) -> list[dict[str, Tensor]]:
     """One dict of unpadded tensors per example; masked language modelling gets its labels later."""
     texts: list = list(map(list, examples["tokens"])) if kind == "token" else examples["text"].tolist()
@@ -148,7 +166,7 @@ def _encode(examples: DataFrame, tokenizer: Any, kind: str, max_length: int) -> 
     encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, is_split_into_words=kind == "token")
     columns: dict[str, Iterable[Tensor]] = {name: map(torch.tensor, values) for name, values in encoded.items()}
     if kind == "token":
-        columns["labels"] = _token_labels(encoded, texts, examples["labels"].tolist())
+        columns["labels"] = _token_labels(encoded, examples["labels"].tolist())
     elif kind == "sequence":
         columns["labels"] = torch.tensor(examples["label"].tolist(), dtype=torch.int64)
     elif kind == "text2text":
@@ -158,12 +176,10 @@ def _encode(examples: DataFrame, tokenizer: Any, kind: str, max_length: int) -> 
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _token_labels(encoded: Any, texts: list[list[str]], labels: list) -> list[Int[Tensor, " _positions"]]:
+def _token_labels(encoded: Any, labels: list) -> list[Int[Tensor, " _positions"]]:
     """The labels of the words on their first sub-words."""
     aligned = []
-    for i, (words, tags) in enumerate(zip(texts, labels, strict=True)):
-        if len(words) != len(tags):
-            raise invalid("examples", f"a label for each of {len(words)} tokens in row {i}", f"{len(tags)} labels")
+    for i, tags in enumerate(labels):
         word_ids = encoded.word_ids(i)
         first = {word: position for position, word in reversed(list(enumerate(word_ids)))}
         row = [IGNORED] * len(word_ids)
@@ -171,6 +187,19 @@ def _token_labels(encoded: Any, texts: list[list[str]], labels: list) -> list[In
             row[first[word]] = int(tags[word])
         aligned.append(torch.tensor(row))
     return aligned
+
+
+def _warn_of_cut(rows: list[dict[str, Tensor]], examples: DataFrame, longest: int) -> None:
+    """Warn if more than a hundredth of the labels were cut off."""
+    count = sum(map(len, examples["labels"]))
+    kept = sum(int((row["labels"] != IGNORED).sum()) for row in rows)
+    if kept < count * (1 - CUT_IN_SILENCE):
+        warnings.warn(
+            f"max_length: {1 - kept / count:.0%} of the labels were cut off, those of the words beyond {longest} "
+            "sub-words, and are neither learned nor scored; raise it, or split long sentences. scored_words gives the "
+            "examples without them",
+            stacklevel=3,
+        )
 
 
 def _next_labels(ids: list[list[int]], texts: list[str]) -> list[Int[Tensor, " _positions"]]:

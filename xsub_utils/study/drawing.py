@@ -26,7 +26,6 @@ from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.study.plots import QUALITATIVE
 from xsub_utils.study.registry import FIGURES, Draw
 
-AS_WRITTEN = {"keep_default_na": False, "na_values": ["nan"]}  # no language is missing because it is called "na"
 UNDRAWN = "-"  # in place of a folder of figures: draw none
 
 
@@ -101,16 +100,23 @@ def show(name: str, table: pd.DataFrame, folder: str | Path = "") -> None:
     """
     if str(folder) == UNDRAWN:
         return
-    table = pd.read_csv(io.StringIO(_csv(table)), **AS_WRITTEN)  # so that `redraw` gives the same bytes
+    table = read_table(io.StringIO(_csv(table)))  # so that `redraw` gives the same bytes
     save(draw(name, table), name, table, folder)
     plt.show()
+
+
+def read_table(csv: Path | io.StringIO) -> pd.DataFrame:
+    """The table of a figure as it was written: "nan" is a missing number, but a text among texts, as "NA" always is."""
+    table = pd.read_csv(csv, keep_default_na=False, na_values=["nan"])
+    texts = [column for column in table if table[column].map(type).eq(str).any()]
+    return table.fillna(dict.fromkeys(texts, "nan"))
 
 
 def redraw(root: Path) -> list[str]:
     """Draw again every figure below `root` from its CSV; returns what was drawn."""
     drawn = []
     for csv in tqdm(sorted(root.rglob("[0-9][0-9]_*.csv")), desc="redraw", disable=None):
-        table = pd.read_csv(csv, **AS_WRITTEN)
+        table = read_table(csv)
         figure = draw(csv.stem, table)
         save(figure, csv.stem, table, csv.parent)
         plt.close(figure)

@@ -14,12 +14,13 @@ from random import Random
 
 import pandas as pd
 
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.validation import one_of, whole
 from xsub_utils.data.minibabel.grammar import Clause, Noun, Speaker, text
 from xsub_utils.data.minibabel.languages import CONCEPTS, LANGUAGES, Language
 
 PARALLEL = ("nli", "paraphrase", "ner", "parallel")  # tasks whose example i means the same in every language
 FIRST_NAMES = 16
+HARDEST = CONCEPTS["animate"] - 3  # a harder text has more participants than there are words for
 NAMES = {"PER": range(0, 8), "ORG": range(8, 16), "LOC": range(16, 24), "any": range(24, 40)}
 POLARITY = {  # judgement concept -> stars above or below the middle
     f"judgement{i}": (-2, -2, -1, -1, 1, 1, 2, 2)[i] for i in range(CONCEPTS["judgement"])
@@ -267,18 +268,19 @@ def examples(
         language: Code of a language in `languages`.
         ids: Numbers of the examples wanted; equal numbers give equal examples.
         seed: Seed of the lexicons and of the meanings.
-        difficulty: 0 (one clause, no adjuncts) upwards: more clauses, more distractors, more ambiguous names.
+        difficulty: 0 (one clause, no adjuncts) to 21: more clauses, more distractors, more ambiguous names.
         languages: The languages that exist; add your own to `LANGUAGES`.
 
     Returns:
         One row an example: id, language, and the columns of the task (text, text_pair, label or tokens, labels).
 
     Raises:
-        ValueError: If the task or the language is unknown, or the difficulty is negative.
+        TypeError: If seed or difficulty is no whole number.
+        ValueError: If the task or the language is unknown, or the difficulty is negative or too large.
     """
     one_of("task", task, ROWS)
-    if difficulty < 0:
-        raise invalid("difficulty", "0 or more", difficulty)
+    whole("difficulty", difficulty, 0, HARDEST)
+    whole("seed", seed)
     speaker = Speaker(language, seed, languages)
     own = "" if task in PARALLEL else f"{language}-"
     rows = []
