@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.validation import invalid, one_of, wrong_type
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class TaskSpec:
         pair: Whether an example is a pair of texts.
 
     Raises:
+        TypeError: If pair is neither True nor False.
         ValueError: If the kind is unknown, or labels, metric or pair do not fit it.
 
     Example:
@@ -72,6 +73,8 @@ class TaskSpec:
         one_of("kind", self.kind, KINDS)
         object.__setattr__(self, "labels", _checked_labels(self.labels, self.kind))
         object.__setattr__(self, "metric", _checked_metric(self.metric, self.kind, self.labels))
+        if not isinstance(self.pair, bool):
+            raise wrong_type("pair", "True or False", repr(self.pair))
         if self.pair and self.kind not in PAIRED:
             raise invalid("pair", f"False for kind {self.kind!r}", True)
 
@@ -96,7 +99,7 @@ def written(value: object) -> str:
 def _checked_labels(labels: object, kind: str) -> tuple[str, ...]:
     if isinstance(labels, str) or not isinstance(labels, Sequence):
         raise invalid("labels", "a list of names", repr(labels))
-    names = tuple(written(label) for label in labels)
+    names = tuple(_name(label, labels) for label in labels)
     if kind in LABELLED and len(names) < 2:
         raise invalid("labels", f"the names of at least two classes for kind {kind!r}", list(names))
     if names and kind not in (*LABELLED, "text2text"):
@@ -106,6 +109,14 @@ def _checked_labels(labels: object, kind: str) -> tuple[str, ...]:
     if any(not name.strip() for name in names):
         raise invalid("labels", "names that are not empty", list(names))
     return names
+
+
+def _name(label: object, labels: object) -> str:
+    """A label as text; a whole number is one, too, but nothing is that was missing in a table."""
+    name = written(label)
+    if isinstance(label, bool) or not (isinstance(label, str) or re.fullmatch(r"-?\d+", name)):
+        raise invalid("labels", "texts or whole numbers", f"{label!r} in {labels!r}")
+    return name
 
 
 def _checked_metric(metric: str | None, kind: str, labels: Sequence[str]) -> str | None:
