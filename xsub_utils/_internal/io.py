@@ -40,7 +40,7 @@ def write_text_atomic(path: Path, text: str) -> None:
     write_bytes_atomic(path, text.encode())
 
 
-def write_bytes_atomic(path: Path, content: bytes) -> None:
+def write_bytes_atomic(path: str | Path, content: bytes) -> None:
     """Writes a file in full or not at all: whoever reads it, also after a crash, sees the old file or the new one.
 
     Raises:
@@ -51,7 +51,7 @@ def write_bytes_atomic(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: str | Path) -> Iterator[Path]:
     """A path to write a file to, which takes the place of `path` when the block ends without an error.
 
     What a killed process left of such files in the folder is swept away first.

@@ -108,6 +108,9 @@ def random_twin(model: nn.Module, *, seed: int = 0) -> nn.Module:
         >>> twin.num_parameters() == model.num_parameters()
         True
     """
+    if not isinstance(model, nn.Module):
+        remedy = "give the model alone, without its tokenizer" if isinstance(model, tuple) else "load_encoder gives one"
+        raise wrong_type("model", "a model", f"a {type(model).__name__}", remedy)
     original: Any = model
     with seeded(check_seed(seed)):
         twin = type(original)(copy.deepcopy(original.config))

@@ -103,7 +103,7 @@ def find_tickets(
     one_of("scope", scope, SCOPES)
     check_task(task)
     last = check_settings(settings, task).epochs
-    whole("rewind_epoch", rewind_epoch, 0, last, f"the course has {last} epochs")
+    whole("rewind_epoch", rewind_epoch, 0, last, "settings have that many epochs")
     out = _checked_folder(out)
     options: dict[str, Any] = {"seed": seed, "languages": languages, "settings": settings, "progress": progress}
     full = finetune(task, encoder, out=out / _name(0), **options)
