@@ -298,7 +298,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(owner, method, after(calls, getattr(owner, method), killed))
         finetune(reviews, encoder, seed=3, out=tmp_path, settings=QUICK, progress=False)
-    assert (tmp_path / "_resume").is_dir()
+    assert (tmp_path / "_resume").is_dir() == bool(list(tmp_path.glob("epoch-*")))
     finetune(reviews, encoder, seed=3, out=tmp_path, settings=QUICK, progress=False)
     assert content(tmp_path) == content(finished)
 
@@ -359,7 +359,7 @@ def test_only_the_bar_is_shown(reviews, encoder, tmp_path, capfd):
         ({"languages": ["qab"]}, r"languages: expected one of qaa, qba, got 'qab'; did you mean 'qba'"),
         ({"languages": []}, "languages: expected different languages, at least one"),
         ({"languages": ["qaa", "qaa"]}, "languages: expected different languages"),
-        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
+        ({"seed": -1}, "seed: expected 0 to 4294967295, got -1"),
         ({"seed": 4}, r"holds another run, with \{'seed': 3\} instead of \{'seed': 4\}"),
     ],
 )
@@ -565,12 +565,13 @@ def test_loading_what_is_not_there(finished, tmp_path):
     [
         ({"schedule": "linar"}, "schedule: expected one of .* got 'linar'; did you mean 'linear'"),
         ({"precision": "int8"}, "precision: .* got 'int8'"),
-        ({"epochs": 0}, "epochs: expected an integer of at least 1, got 0"),
-        ({"max_length": -3}, "max_length: expected an integer of at least 1, got -3"),
-        ({"patience": 0}, "patience: expected None or an integer of at least 1, got 0"),
-        ({"eval_size": -1}, "eval_size: expected an integer of at least 0, got -1"),
-        ({"lr": -1e-3}, "lr: expected a number of at least 0, got -0.001"),
-        ({"weight_decay": float("nan")}, "weight_decay: expected a number of at least 0, got nan"),
+        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
+        ({"max_length": -3}, "max_length: expected at least 1, got -3"),
+        ({"patience": 0}, "patience: expected at least 1, got 0; None is for never"),
+        ({"eval_size": -1}, "eval_size: expected at least 0, got -1"),
+        ({"lr": -1e-3}, "lr: expected a finite number of at least 0, got -0.001"),
+        ({"weight_decay": float("nan")}, "weight_decay: expected a finite number of at least 0, got nan"),
+        ({"warmup": 1.5}, "warmup: expected a share below 1, or a whole number of steps, got 1.5"),
     ],
 )
 def test_bad_settings(changes, message):

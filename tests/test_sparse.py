@@ -355,7 +355,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(owner, method, calls, masks, re
         ({code: {QUERY: torch.ones(2) > 0} for code in MASKS}, {}, r"masks\['qaa'\]: .* shape .* for 'roberta.*', as"),
         (MASKS, {"order": "random"}, "order"),
         (MASKS, {"outside": "open"}, "outside"),
-        (MASKS, {"order": "temperature", "temperature": 0}, "temperature: expected a number above 0, got 0"),
+        (MASKS, {"order": "temperature", "temperature": 0}, "temperature: expected a finite number above 0, got 0"),
         (MASKS, {"order": "temperature", "temperature": float("nan")}, "temperature: .* got nan"),
         ({**MASKS, "qaz": MASKS[A]}, {}, "masks: expected one of qaa, qba, got 'qaz'; did you mean 'qba'"),
         ({"qaz": MASKS[A]}, {}, r"masks: expected languages of the task \(qaa, qba\) or par.*, got 'qaz'; did"),

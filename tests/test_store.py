@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from xsub_utils._internal import io as files
-from xsub_utils._internal import store
+from xsub_utils._internal import store, whole
 from xsub_utils._internal.store import StoreError, describe, get_or_build, verify
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -135,7 +135,7 @@ def test_a_hit_writes_nothing_and_hashes_once(ask, monkeypatch):
         raise AssertionError("a hit needs no lock and no second hash")
 
     monkeypatch.setattr(store, "FileLock", refuse)
-    monkeypatch.setattr(store, "sha256", refuse)
+    monkeypatch.setattr(whole, "sha256", refuse)
     assert ask() == folder
 
 

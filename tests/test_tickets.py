@@ -206,7 +206,7 @@ def test_fisher_information_is_the_mean_squared_gradient(name, row, encoder, tok
             expected[key] += gradient.square() / len(examples)
     for key, one in expected.items():
         torch.testing.assert_close(found[key], one, rtol=1e-4, atol=1e-12)
-    with pytest.raises(ValueError, match="batches: expected at least one, got none"):
+    with pytest.raises(ValueError, match="batches: expected at least one batch, got none"):
         fisher_information(model, [])
 
 
@@ -406,7 +406,7 @@ def test_late_rewinding_to_an_epoch_that_patience_spared_says_which_there_are(re
         *[({"sparsities": one}, "rising shares above 0") for one in ((0.5, 0.5), (0.5, 0.4), (0.0, 0.1), (0.5, 1.0))],
         ({"sparsities": 1.0}, r"sparsities: expected rising shares above 0 and below 1, got \(1.0,\)"),
         ({"scope": "layer"}, "scope: expected one of global, stack, matrix, got 'layer'"),
-        ({"rewind_epoch": 4}, "rewind_epoch: expected 0 to 3, the epochs of the course, got 4"),
+        ({"rewind_epoch": 4}, "rewind_epoch: expected 0 to 3, got 4; settings have that many epochs"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_training(wrong, message, reviews, encoder, tmp_path):

@@ -1,18 +1,24 @@
 """Files that are complete or absent, and one clear error when the disk refuses them."""
 
 import errno
-import hashlib
+import fcntl
+import functools
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from xsub_utils._internal.places import file_to_write
+from xsub_utils._internal.whole import sha256 as sha256
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_SPACE = 2**20  # bytes
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 class StoreError(OSError):
@@ -34,39 +40,76 @@ def write_text_atomic(path: Path, text: str) -> None:
     write_bytes_atomic(path, text.encode())
 
 
-def write_bytes_atomic(path: Path, content: bytes) -> None:
+def write_bytes_atomic(path: str | Path, content: bytes) -> None:
     """Writes a file in full or not at all: whoever reads it, also after a crash, sees the old file or the new one.
 
     Raises:
         StoreError: If the file cannot be written.
     """
-    with replacing(Path(path)) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: str | Path) -> Iterator[Path]:
     """A path to write a file to, which takes the place of `path` when the block ends without an error.
 
+    What a killed process left of such files in the folder is swept away first.
+
     Raises:
+        TypeError: If `path` is none.
+        ValueError: If `path` is empty or has a null character, or a folder stands there.
         StoreError: If the file cannot be written.
     """
+    path = file_to_write(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent.absolute())
         try:
-            yield temporary
-            sync(temporary)
-            temporary.replace(path)
+            with _in_use(temporary):
+                yield temporary
+                sync(temporary)
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         sync(path.parent)
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sweep(folder: Path) -> None:
+    """Removes temporary files in a folder that no process writes any more."""
+    for stray in folder.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(stray.name):
+            with suppress(OSError), _in_use(stray) as abandoned:
+                if abandoned:
+                    stray.unlink()
+
+
+@functools.lru_cache(maxsize=1024)
+def _sweep_once(folder: Path) -> None:
+    """Sweeps a folder the first time that this process writes there."""
+    sweep(folder)
+
+
+@contextmanager
+def _in_use(temporary: Path) -> Iterator[bool]:
+    """Holds the lock of a temporary file, by which a sweep tells it from one that a killed process left.
+
+    It gives False if another process holds the lock, or the disk knows none.
+    """
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def sync(path: Path) -> None:
@@ -95,7 +138,7 @@ def explained(target: Path, *, full_only: bool = False) -> Iterator[None]:
         if not full and (full_only or not isinstance(error, OSError)):
             raise
         cause = f"the disk is full ({error})" if full else error
-        remedy = "Free space there, or set XSUB_HOME to a folder that can be written."
+        remedy = "Free space there, choose another folder, or set XSUB_HOME to one that can be written."
         raise StoreError(f"cannot write {target}: {cause}. {remedy}") from error
 
 

@@ -10,8 +10,8 @@ killed. A file lock per artifact lets processes that ask for the same artifact a
 """
 
 import argparse
-import functools
 import json
+import os
 import re
 import shutil
 import sys
@@ -24,10 +24,12 @@ from types import ModuleType
 from filelock import FileLock, Timeout
 
 from xsub_utils._internal.fingerprint import code_digests, digest, plain
-from xsub_utils._internal.io import StoreError, explained, sha256, sync, write_json, write_text_atomic
+from xsub_utils._internal.io import StoreError, explained, sweep, sync, write_json, write_text_atomic
 from xsub_utils._internal.paths import artifacts
+from xsub_utils._internal.places import in_the_way
 from xsub_utils._internal.provenance import commit, hardware, versions
 from xsub_utils._internal.validation import invalid, wrong_type
+from xsub_utils._internal.whole import faults, listing
 
 __all__ = ["StoreError", "describe", "digest", "get_or_build", "verify", "write_json", "write_text_atomic"]
 
@@ -54,7 +56,8 @@ def get_or_build(
     Raises:
         TypeError: If `key` is not made of plain values, or a source cannot be read.
         ValueError: If `kind` cannot name a folder, or `build` wrote no file or one called `manifest.json`.
-        StoreError: If the disk is full or the store not writable. Nothing half-made is left behind.
+        StoreError: If the disk is full or the store not writable, or something that is no folder stands in the place of
+            the artifact. Nothing half-made is left behind.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", kind):
         raise invalid("kind", "a plain folder name such as 'checkpoint'", repr(kind))
@@ -62,12 +65,14 @@ def get_or_build(
         raise wrong_type("key", "a dict of plain values", repr(key))
     identity = {"kind": kind, "key": plain(key, "key"), "code": code_digests(build, code)}
     folder = artifacts() / kind / digest(identity)
+    if os.path.lexists(folder) and (obstacle := in_the_way(folder)):
+        raise StoreError(str(invalid("artifact", "a folder", obstacle, "move it away")))
     if verify(folder):
         with _locked(folder):
-            faults = verify(folder)  # again, for another process may have built it meanwhile
-            if faults and folder.exists():
-                _say(f"{kind}/{folder.name} is damaged and will be built again: {'; '.join(faults)}")
-            if faults:
+            wrong = verify(folder)  # again, for another process may have built it meanwhile
+            if wrong and folder.exists():
+                _say(f"{kind}/{folder.name} is damaged and will be built again: {'; '.join(wrong)}")
+            if wrong:
                 _build(folder, identity, build, resume)
     return folder
 
@@ -110,23 +115,10 @@ def verify(folder: Path) -> list[str]:
 
 
 def _file_faults(folder: Path, listed: dict[str, dict]) -> Iterator[str]:
-    present = _files(folder)
-    for name in present:
+    for name in _files(folder):
         if name not in listed and not any(part.startswith(".") for part in name.split("/")):
             yield f"{name} does not belong to it"
-    for name, entry in listed.items():
-        if name not in present:
-            yield f"{name} is missing"
-        elif (stat := (folder / name).stat()).st_size != entry["size"]:
-            yield f"{name} has {stat.st_size} bytes instead of {entry['size']}"
-        elif _sha256_once(folder / name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) != entry["sha256"]:
-            yield f"{name} was changed"
-
-
-@functools.lru_cache(maxsize=65536)
-def _sha256_once(path: Path, *state: int) -> str:
-    """SHA-256 of a file, remembered for as long as its size and time stamps stay the same."""
-    return sha256(path)
+    yield from faults(folder, listed)
 
 
 def _files(folder: Path) -> list[str]:
@@ -163,17 +155,19 @@ def _build(folder: Path, identity: dict, build: Callable[[Path], None], resume: 
 
 def _seal(partial: Path, identity: dict, seconds: float) -> None:
     """Brings every file to the disk and lists it in the manifest."""
-    paths = {name: partial / name for name in _files(partial)}
+    for below in (partial, *partial.rglob("*")):
+        sweep(below)
+    names = _files(partial)
     if (partial / MANIFEST).exists():
         raise invalid("build", "files of other names", f"{MANIFEST} of a {identity['kind']}", "the store writes that")
-    if not paths:
+    if not names:
         raise invalid("build", "at least one file", f"none of a {identity['kind']} with key {identity['key']}")
     for path in partial.rglob("*"):
         sync(path)
     manifest = {
         **identity,
         "digest": digest(identity),
-        "files": {name: {"size": path.stat().st_size, "sha256": sha256(path)} for name, path in paths.items()},
+        "files": listing(partial, names),
         "versions": versions(),
         "commit": commit(),
         "seconds": round(seconds, 3),

@@ -1,7 +1,7 @@
 """Encoders and language models: loaded, or re-initialised as a control, each with its tokenizer."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.amounts import check_seed
+from xsub_utils._internal.fingerprint import digest
+from xsub_utils._internal.validation import invalid, one_of, wrong_type
+from xsub_utils._internal.whole import sha256_once
+from xsub_utils.models.batch_checks import positions_of
 from xsub_utils.models.modes import quiet, seeded
 
 PACKAGED = "minibabel-base"
@@ -25,6 +29,10 @@ _AUTO_CLASSES = {
     "text2text": "AutoModelForSeq2SeqLM",
 }
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_READ = (  # what decides a model and its tokenizer
+    *_WEIGHTS, "*.safetensors.index.json", "pytorch_model*.bin.index.json", "config.json", "tokenizer*", "vocab*",
+    "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.tiktoken",
+)  # fmt: skip
 
 
 def load_encoder(
@@ -43,7 +51,8 @@ def load_encoder(
         seed: Decides the weights of a head that the stored model lacks; torch's generator is left alone.
 
     Returns:
-        The model, in float32, on the CPU and in eval mode, and the tokenizer, a fast one where there is one. The
+        The model, in float32, on the CPU and in eval mode, and the tokenizer, a fast one where there is one. It cuts
+        texts to what the model has positions for, if it states no maximum itself, or a greater one. The
         tokenizer of a decoder-only model pads with its end token if it has no padding token, and the model knows
         which token is padding: its classifiers read the last token before it.
 
@@ -61,7 +70,7 @@ def load_encoder(
     import transformers
 
     one_of("kind", kind, _AUTO_CLASSES)
-    source = locate(encoder)
+    source, seed = locate(encoder), check_seed(seed)
     try:
         config = transformers.AutoConfig.from_pretrained(source)
         auto = _auto_class(config, kind)
@@ -75,6 +84,8 @@ def load_encoder(
             "a hub id has to be in the local cache if the hub is out of reach",
         ) from error
     tokenizer = _tokenizer(source)
+    if (most := positions_of(model)) is not None and tokenizer.model_max_length > most:
+        tokenizer.model_max_length = most  # many state none
     if decoder_only(config):
         _set_padding(model, tokenizer)
     return model.eval(), tokenizer
@@ -97,8 +108,11 @@ def random_twin(model: nn.Module, *, seed: int = 0) -> nn.Module:
         >>> twin.num_parameters() == model.num_parameters()
         True
     """
+    if not isinstance(model, nn.Module):
+        remedy = "give the model alone, without its tokenizer" if isinstance(model, tuple) else "load_encoder gives one"
+        raise wrong_type("model", "a model", f"a {type(model).__name__}", remedy)
     original: Any = model
-    with seeded(seed):
+    with seeded(check_seed(seed)):
         twin = type(original)(copy.deepcopy(original.config))
     return twin.to(original.device, original.dtype).train(original.training)
 
@@ -107,8 +121,14 @@ def locate(encoder: Path | str) -> Path | str:
     """Where an encoder is loaded from: its folder as a `Path`, or the hub id as it is.
 
     Raises:
+        TypeError: If it is neither a text nor a path.
+        ValueError: If it is empty.
         FileNotFoundError: If there is no such folder, or it holds no model; says what is missing.
     """
+    if not isinstance(encoder, str | Path):
+        raise wrong_type("encoder", f"{PACKAGED!r}, a folder or a hub id", f"a {type(encoder).__name__}")
+    if not str(encoder).strip():
+        raise invalid("encoder", f"{PACKAGED!r}, a folder or a hub id", repr(encoder))
     if str(encoder) == PACKAGED:
         folder = Path(str(files("xsub_utils"))) / "assets" / PACKAGED
         if not folder.is_dir():
@@ -123,6 +143,20 @@ def locate(encoder: Path | str) -> Path | str:
     if isinstance(encoder, Path) or encoder.startswith((".", "/", "~")) or encoder.count("/") > 1:
         raise _missing("a folder that exists", repr(str(encoder)), f"paths start at {Path.cwd()}")
     return encoder
+
+
+def encoder_digest(encoder: Path | str) -> str:
+    """What tells a stored encoder from any other: a folder by its files, wherever it lies; the id of one on the hub.
+
+    Raises:
+        FileNotFoundError: As `locate`.
+    """
+    folder = locate(encoder)
+    if not isinstance(folder, Path):
+        return folder
+    names = {path.name for pattern in _READ for path in folder.glob(pattern) if path.is_file()}
+    digests = {name: sha256_once(folder / name) for name in names}
+    return f"folder with files {digest(digests)}"
 
 
 def _check_folder(folder: Path) -> None:
@@ -170,7 +204,8 @@ def _set_padding(model: Any, tokenizer: Any) -> None:
     """Lets a decoder-only model and its tokenizer agree on the token that pads."""
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise invalid("encoder", "a tokenizer with a padding or an end token", "one without", "set its pad_token")
+            remedy = "set its pad_token, and pad_token_id in the configuration of the model, and save both"
+            raise invalid("encoder", "a tokenizer with a padding or an end token", "one without", remedy)
         tokenizer.pad_token = tokenizer.eos_token
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
@@ -211,10 +246,18 @@ def _label_maps(config: Any, kind: str, labels: Sequence[str] | None) -> dict[st
     head = _AUTO_CLASSES[kind].removeprefix("AutoModel")
     has_head = any(name.endswith(head) for name in config.architectures or [])
     stored = [config.id2label[i] for i in range(config.num_labels)] if has_head else None
-    names = stored if labels is None else list(labels)
+    names = stored if labels is None else _names(labels)
     if not names:
         raise invalid("labels", f"names for kind {kind!r}, since the stored model has no such head", labels)
     unnamed = stored == [f"LABEL_{i}" for i in range(len(names))]
     if stored and names != stored and not unnamed:
         raise invalid("labels", f"{stored}, for which the stored model was trained", names)
     return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+
+def _names(labels: Any) -> list[str]:
+    """Names of classes that a caller gave, as a list."""
+    names = [] if isinstance(labels, str) or not isinstance(labels, Iterable) else list(labels)
+    if not isinstance(labels, str) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
+        return names
+    raise invalid("labels", "a list of different names", repr(labels))

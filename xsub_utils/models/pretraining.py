@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.amounts import amount, check_seed
+from xsub_utils._internal.io import explained, write_text_atomic
+from xsub_utils._internal.places import folder_to_write
+from xsub_utils._internal.validation import invalid, one_of, whole, wrong_type
 from xsub_utils.models.batches import IGNORED, token_masker
 from xsub_utils.models.modes import quiet, seeded
 from xsub_utils.models.tokenizers import train_tokenizer
@@ -56,7 +59,16 @@ class PretrainingSettings:
     seed: int = 0
     dtype: str = "float32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "width", "intermediate", "vocab_size", "max_length", "steps", "batch_size"):
+            whole(name, getattr(self, name), 1)
+        whole("warmup", self.warmup, 0)
+        check_seed(self.seed)
+        for name in ("lr", "weight_decay"):
+            amount(name, getattr(self, name))
+        for name in ("dropout", "mask_share"):
+            if not 0 <= amount(name, getattr(self, name)) <= 1:
+                raise invalid(name, "a share from 0 to 1", getattr(self, name))
         if self.width % self.heads:
             raise invalid("heads", f"a divisor of width={self.width}", self.heads)
         one_of("dtype", self.dtype, ("float32", "float16"))
@@ -81,8 +93,10 @@ def pretrain_encoder(
         **settings: Fields of `PretrainingSettings`: `layers`, `heads`, `width`, `steps`, `seed`, …
 
     Raises:
-        ValueError: If there are no texts, or the settings do not fit together.
-        TypeError: If a setting is unknown.
+        ValueError: If there are no texts, one is empty, the settings do not fit together, `out` is no new or empty
+            folder, or the loss is no finite number any more.
+        TypeError: If a setting is unknown or of the wrong type, or a text is no text.
+        StoreError: If the disk is full or not writable.
 
     Source: Devlin et al. 2019, section 3.1; architecture of Conneau et al. 2020.
 
@@ -94,9 +108,10 @@ def pretrain_encoder(
         (1, 2)
     """
     course = PretrainingSettings(**settings)
-    sources, out = list(texts), Path(out)
-    if not sources:
-        raise invalid("texts", "at least one to learn from", "none")
+    sources, out = _sources(texts), folder_to_write(out)
+    if content := sorted(path.name for path in out.glob("[!.]*")):
+        got = f"{str(out)!r}, which holds {', '.join(content[:3])}"
+        raise invalid("out", "a new or an empty folder", got, "choose a new folder")
     if tokenizer is None:
         sentences = [sentence for text in sources for sentence in ([text] if isinstance(text, str) else text)]
         tokenizer = train_tokenizer(sentences, vocab_size=course.vocab_size, max_length=course.max_length)
@@ -107,11 +122,11 @@ def pretrain_encoder(
     with seeded(course.seed):
         model = _new_encoder(tokenizer, course)
         curve = train_masked_lm(model, rows, tokenizer, course, progress)
-    with quiet():
+    record = {"settings": asdict(course), "texts": len(sources), "parameters": model.num_parameters()}
+    with quiet(), explained(out, full_only=True):
         model.to(getattr(torch, course.dtype)).save_pretrained(out)
         tokenizer.save_pretrained(out)
-    record = {"settings": asdict(course), "texts": len(sources), "parameters": model.num_parameters()}
-    (out / "pretraining.json").write_text(json.dumps(record | {"loss": curve}, indent=1) + "\n")
+        write_text_atomic(out / "pretraining.json", json.dumps(record | {"loss": curve}, indent=1) + "\n")
     return out
 
 
@@ -133,6 +148,9 @@ def train_masked_lm(
 
     Returns:
         `step` and mean `loss` of every 50 steps.
+
+    Raises:
+        ValueError: If the loss is no finite number any more; names the step.
     """
     model.train()
     optimizer, schedule = _optimizer(model, settings)
@@ -148,11 +166,30 @@ def train_masked_lm(
         schedule.step()
         optimizer.zero_grad()
         recent.append(loss.item())
+        if not math.isfinite(recent[-1]):
+            remedy = "lower lr or raise warmup; nothing was written"
+            raise invalid("loss", "a finite number", f"{recent[-1]} in step {step} of {settings.steps}", remedy)
         if step % _LOG_EVERY == 0 or step == settings.steps:
             curve.append({"step": step, "loss": round(float(np.mean(recent)), 4)})
             bar.set_postfix(loss=curve[-1]["loss"])
             recent.clear()
     return curve
+
+
+def _sources(texts: Any) -> list[str | tuple[str, str]]:
+    """The texts and pairs of texts as a list; raises if one is something else."""
+    if isinstance(texts, str):
+        raise wrong_type("texts", "a list of texts", "a single one", "put it into a list")
+    sources = list(texts)
+    if not sources:
+        raise invalid("texts", "at least one to learn from", "none")
+    for number, text in enumerate(sources):
+        parts = [text] if isinstance(text, str) else text if isinstance(text, tuple | list) else []
+        if not (isinstance(text, str) or len(parts) == 2) or not all(isinstance(part, str) for part in parts):
+            raise wrong_type("texts", "texts, or pairs of texts", f"{text!r} as number {number}")
+        if not all(part.strip() for part in parts):
+            raise invalid("texts", "texts that are not empty", f"{text!r} as number {number}", "leave it out")
+    return sources
 
 
 def _encode(texts: list[str | tuple[str, str]], tokenizer: Any, max_length: int) -> list[torch.Tensor]:

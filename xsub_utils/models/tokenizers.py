@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from xsub_utils._internal.validation import invalid
+from xsub_utils._internal.validation import invalid, whole, wrong_type
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # the first four at their ids in XLM-R
 
@@ -25,15 +25,20 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 2000, max_length:
         A transformers `PreTrainedTokenizerFast`.
 
     Raises:
-        ValueError: If there are no texts.
+        TypeError: If something else than texts is given.
+        ValueError: If there are no texts, or a size is too small.
 
     Source: Sennrich et al. 2016; templates as in Conneau et al. 2020.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     known = list(texts)
-    if not known:
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in known):
+        raise wrong_type("texts", "a list of texts", "a single one" if isinstance(texts, str) else "something else")
+    if not any(text.strip() for text in known):
         raise invalid("texts", "at least one to learn from", "none")
+    whole("vocab_size", vocab_size, len(SPECIAL_TOKENS) + 2)
+    whole("max_length", max_length, 1)
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

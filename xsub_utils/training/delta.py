@@ -1,6 +1,7 @@
 """Sparse differences between a fine-tuned model and the one it came from: saved small, applied, reverted, added."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from xsub_utils._internal.amounts import amount
 from xsub_utils._internal.io import write_bytes_atomic
-from xsub_utils._internal.validation import invalid
+from xsub_utils._internal.validation import invalid, wrong_type
+from xsub_utils.weights.masks import require_model
 
 _KINDS = ("index", "value", "whole")
 _FORMAT = "xsub-sparse-delta"
@@ -78,6 +81,8 @@ def sparse_delta(model: nn.Module, base: nn.Module) -> SparseDelta:
         >>> len(xs.sparse_delta(tuned, base))
         2
     """
+    require_model(model)
+    require_model(base, "base")
     before = _all_names(base)
     changes, whole = {}, {}
     for name, parameter in model.named_parameters():
@@ -104,6 +109,8 @@ def sum_deltas(*deltas: SparseDelta) -> SparseDelta:
         ValueError: If there are none, they are of parameters of different shapes, or several hold the same parameter
             whole: two task heads cannot be added.
     """
+    for delta in deltas:
+        _require_delta(delta, "deltas")
     if not deltas:
         raise invalid("deltas", "at least one", "none")
     held = [name for delta in deltas for name in delta.whole]
@@ -113,6 +120,11 @@ def sum_deltas(*deltas: SparseDelta) -> SparseDelta:
         raise invalid("deltas", "changes of the same parameters, which can be added", got)
     changes = {name: _sum([delta.changes[name] for delta in deltas if name in delta.changes]) for name in changed}
     return SparseDelta(changes, {name: values for delta in deltas for name, values in delta.whole.items()})
+
+
+def _require_delta(delta: object, argument: str) -> None:
+    if not isinstance(delta, SparseDelta):
+        raise wrong_type(argument, "a SparseDelta", f"a {type(delta).__name__}", "sparse_delta gives one")
 
 
 def _sum(changes: list[Change]) -> Change:
@@ -159,6 +171,8 @@ def delta_weights(model: nn.Module, *deltas: SparseDelta, scale: float = 1.0) ->
         >>> base.classifier.out_proj.bias.tolist()
         [0.0, 0.0]
     """
+    require_model(model)
+    amount("scale", scale, least=-math.inf)
     parameters = _all_names(model)
     total = sum_deltas(*(_with_names_of(delta, model) for delta in deltas))
     whole = {name: values for name, values in total.whole.items() if name in parameters}
@@ -197,6 +211,7 @@ def _all_names(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _with_names_of(delta: SparseDelta, model: nn.Module) -> SparseDelta:
     """The delta in which a parameter that is tied in the model has one name, that of the model."""
+    _require_delta(delta, "deltas")
     own = {id(parameter): name for name, parameter in model.named_parameters()}
     names = {name: own[id(parameter)] for name, parameter in _all_names(model).items()}
     for name in delta.changes:
@@ -224,6 +239,7 @@ def save_delta(path: str | Path, delta: SparseDelta) -> None:
         >>> len(xs.load_delta("delta.safetensors"))
         0
     """
+    _require_delta(delta, "delta")
     tensors = {}
     for name, change in delta.changes.items():
         small = not len(change.index) or int(change.index.max()) < 2**31
@@ -231,7 +247,7 @@ def save_delta(path: str | Path, delta: SparseDelta) -> None:
         tensors[f"value:{name}"] = change.values.cpu().contiguous()
     shapes = {name: change.shape for name, change in delta.changes.items()}
     tensors |= {f"whole:{name}": values.cpu().contiguous() for name, values in delta.whole.items()}
-    write_bytes_atomic(Path(path), save(tensors, {"format": _FORMAT, "shapes": json.dumps(shapes)}))
+    write_bytes_atomic(path, save(tensors, {"format": _FORMAT, "shapes": json.dumps(shapes)}))
 
 
 def load_delta(path: str | Path) -> SparseDelta:

@@ -10,8 +10,8 @@ from xsub_utils._internal.validation import invalid
 from xsub_utils.data.schema import LABELLED
 from xsub_utils.data.tasks import Task
 from xsub_utils.models.encoders import load_encoder
+from xsub_utils.training.folders import check_files, numbered_folders, read_record
 from xsub_utils.training.folders import checkpoints as checkpoints
-from xsub_utils.training.folders import numbered_folders, read_record
 from xsub_utils.training.run import Encoder, run
 from xsub_utils.training.settings import Settings
 
@@ -29,15 +29,17 @@ def finetune(
     """Folder of an encoder fine-tuned on a task, with one loadable checkpoint per epoch.
 
     A run that was killed goes on after its last complete epoch when it is called again with the same arguments, and
-    ends with the same weights as if nothing had happened. A complete run is left as it is.
+    ends with the same weights as if nothing had happened; checkpoints that are damaged are passed over. A complete run
+    is left as it is, once its files are found as they were written.
 
     Args:
         task: A built-in task or one of your own, of any kind but "text". Its split "train" is learnt; its split
             "validation", if it has one, is scored after each epoch, for the learning curves and `patience`.
         encoder: As for `load_encoder` (hub id, folder or shipped name), or a pair of a model and its tokenizer, which
-            stay as they are.
+            stay as they are. A folder is known by its files: it may be moved, but not exchanged between two calls.
         seed: Decides the weights of a new head, the order of the examples, dropout and masking.
-        out: Folder to write, which belongs to this run alone: a new or empty one, or that of the same run.
+        out: Folder to write, which belongs to this run alone: a new or empty one, or that of the same run. One process
+            at a time writes there.
         languages: To train on; by default all of the task, jointly. All are scored.
         settings: By default `preset("minibabel", task)`, for small encoders.
         progress: Show a bar on stderr.
@@ -48,9 +50,13 @@ def finetune(
         `finetuning.json`, the record of what decided the run.
 
     Raises:
+        TypeError: If an argument is of the wrong type.
         ValueError: If there is nothing to learn, a language is not in the task or has no examples, the model has no
-            head for the task or one with other classes, or `out` holds something else. Nothing is written then.
+            head for the task or one with other classes, `out` holds something else, or another process trains there.
+            Nothing is written then. Also if the loss or a weight is no finite number any more, or files of the complete
+            run are damaged.
         FileNotFoundError: If there is no such encoder.
+        StoreError: If the disk is full or not writable.
 
     Example:
         >>> import xsub_utils as xs
@@ -76,7 +82,7 @@ def load_finetuned(folder: str | Path, epoch: int | None = None) -> tuple[nn.Mod
 
     Raises:
         FileNotFoundError: If the folder is of no such run, or the run has no checkpoints yet.
-        ValueError: If there is no such epoch.
+        ValueError: If there is no such epoch, or its files are not as they were written.
 
     Example:
         >>> import xsub_utils as xs
@@ -90,7 +96,9 @@ def load_finetuned(folder: str | Path, epoch: int | None = None) -> tuple[nn.Mod
     record = read_record(folder)
     checkpoints(folder)
     epochs = numbered_folders(folder, "epoch")
-    if epoch is not None and epoch not in epochs:
+    chosen = max(epochs) if epoch is None else epoch
+    if chosen not in epochs:
         raise invalid("epoch", f"one of {', '.join(map(str, epochs))}, which {str(folder)!r} holds", epoch)
+    check_files(folder, record.get("files", {}), chosen)
     labels = record["labels"] if record["kind"] in LABELLED else None
-    return load_encoder(epochs[max(epochs) if epoch is None else epoch], record["kind"], labels)
+    return load_encoder(epochs[chosen], record["kind"], labels)

@@ -1,6 +1,7 @@
 """Iterative magnitude pruning: train, drop the smallest weights, rewind the others, and again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.amounts import amount
+from xsub_utils._internal.places import folder_to_write
+from xsub_utils._internal.validation import invalid, one_of, whole
 from xsub_utils.data.tasks import Task
-from xsub_utils.heads.masks import save_masks
+from xsub_utils.heads.masks import load_masks, save_masks
 from xsub_utils.training.finetune import finetune, load_finetuned
 from xsub_utils.training.folders import numbered_folders
 from xsub_utils.training.masked import finetune_ticket
@@ -77,8 +80,9 @@ def find_tickets(
         the same arguments, the same tickets are read from `out`.
 
     Raises:
-        ValueError: If sparsities are not rising shares, the scope is unknown, or there is no such epoch; and as in
-            `finetune`.
+        TypeError: If sparsities or an epoch are no numbers; and as in `finetune`.
+        ValueError: If sparsities are not rising shares, the scope is unknown, there is no such epoch, or `out` holds
+            something else than such rounds; and as in `finetune`.
 
     Source: Foroutan et al. 2022, algorithm 1; Frankle & Carbin 2019.
 
@@ -95,27 +99,64 @@ def find_tickets(
         >>> all(mask[name].equal(kept) for name, kept in ticket.mask.items()), about["scope"]
         (True, 'global')
     """
-    shares = (sparsities,) if isinstance(sparsities, int | float) else tuple(sparsities)
-    if not all(0 <= low < high < 1 for low, high in pairwise((0.0, *shares))):
-        raise invalid("sparsities", "rising shares above 0 and below 1", shares)
+    shares = _checked_shares(sparsities)
     one_of("scope", scope, SCOPES)
     check_task(task)
-    if not 0 <= rewind_epoch <= (last := check_settings(settings, task).epochs):
-        raise invalid("rewind_epoch", f"0 to {last}, the epochs of the course", rewind_epoch)
-    out = Path(out)
+    last = check_settings(settings, task).epochs
+    whole("rewind_epoch", rewind_epoch, 0, last, "settings have that many epochs")
+    out = _checked_folder(out)
     options: dict[str, Any] = {"seed": seed, "languages": languages, "settings": settings, "progress": progress}
-    full = finetune(task, encoder, out=out / "sparsity-0", **options)
+    full = finetune(task, encoder, out=out / _name(0), **options)
     start = _epoch_of(full, rewind_epoch) if rewind_epoch else encoder
     weights = _weights(full)
     tickets = [Ticket(0.0, {name: torch.ones_like(one, dtype=torch.bool) for name, one in weights.items()}, full)]
     for sparsity in shares:
         mask = keep_largest(weights, sparsity=sparsity, within=tickets[-1].mask, scope=scope)
-        name = f"sparsity-{100 * sparsity:g}"
+        name = _name(sparsity)
         folder = finetune_ticket(task, start, out=out / name, mask=mask, **options)  # refuses those of other rounds
-        save_masks(out / f"{name}.npz", mask, {"sparsity": sparsity, "scope": scope, "task": task.name, "seed": seed})
+        _keep_mask(out / f"{name}.npz", mask, {"sparsity": sparsity, "scope": scope, "task": task.name, "seed": seed})
         tickets.append(Ticket(sparsity, mask, folder))
         weights = _weights(folder)
     return tickets
+
+
+def _name(sparsity: float) -> str:
+    return f"sparsity-{100 * sparsity:g}"
+
+
+def _checked_shares(sparsities: Any) -> tuple[float, ...]:
+    """Sparsities as plain numbers, if they rise and their folders have different names."""
+    given = sparsities if isinstance(sparsities, Iterable) and not isinstance(sparsities, str) else [sparsities]
+    shares = tuple(amount("sparsities", share) for share in given)
+    if not shares or not all(0 <= low < high < 1 for low, high in pairwise((0.0, *shares))):
+        raise invalid("sparsities", "rising shares above 0 and below 1", shares)
+    if len({_name(share) for share in shares}) < len(shares):
+        raise invalid("sparsities", "shares that differ in their first six digits", shares)
+    return shares
+
+
+def _checked_folder(given: str | Path) -> Path:
+    """The folder of the rounds, if it holds nothing else.
+
+    Raises:
+        ValueError: If it does, or cannot be a folder.
+    """
+    out = folder_to_write(given)
+    rounds = [path.name for path in out.glob("sparsity-*") if path.is_dir()]
+    own = {*rounds, *(f"{name}.npz" for name in rounds)}
+    if foreign := sorted(path.name for path in out.glob("[!.]*") if path.name not in own):
+        got = f"{str(out)!r}, which holds {', '.join(foreign[:3])}"
+        raise invalid("out", "a new or an empty folder, or that of these rounds", got, "choose a new folder")
+    return out
+
+
+def _keep_mask(file: Path, mask: Mapping[str, Tensor], meta: dict[str, Any]) -> None:
+    """Saves the mask of a round, unless it is there already."""
+    with suppress(OSError, ValueError):
+        kept, about = load_masks(file)
+        if about == meta and kept.keys() == mask.keys() and all(kept[name].equal(mask[name].cpu()) for name in mask):
+            return
+    save_masks(file, mask, meta)
 
 
 def is_winning(score: float, full: Sequence[float], *, lower_is_better: bool = False) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from xsub_utils._internal.validation import invalid
-from xsub_utils.models.batches import make_batches, token_masker
+from xsub_utils.models.batches import IGNORED, make_batches, token_masker
 
 
 class Rows(Dataset):
@@ -49,12 +49,16 @@ class Rows(Dataset):
         return len(self.lengths)
 
     def __getitems__(self, chosen: list[int]) -> dict[str, Tensor]:
-        """One batch, its inputs no longer than the longest of them."""
+        """One batch, no longer than its longest input; for masked language modelling, one token at least is masked."""
         longest = int(self.lengths[chosen].max())
-        return {
+        batch = {
             name: tensor[chosen] if tensor.ndim == 1 or name in self._uncut else tensor[chosen, :longest]
             for name, tensor in self.tensors.items()
         }
+        if self._mask and (batch["labels"] == IGNORED).all():
+            masked = self._mask(self._ids[chosen, :longest], np.random.default_rng(chosen))
+            batch |= dict(zip(("input_ids", "labels"), map(torch.from_numpy, masked), strict=True))
+        return batch
 
     def start_epoch(self, rng: np.random.Generator) -> None:
         """Mask the texts anew for masked language modelling; other kinds stay as they are."""

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Int
 from torch.utils.data import Sampler
 
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.amounts import amount
+from xsub_utils._internal.validation import one_of
 from xsub_utils.training.rows import Rows
 
 ORDERS = ("round-robin", "proportional", "temperature")
@@ -53,8 +54,7 @@ def check_order(order: str, temperature: float) -> None:
         ValueError: If `order` is none of `ORDERS`, or the temperature not above 0.
     """
     one_of("order", order, ORDERS)
-    if not temperature > 0:
-        raise invalid("temperature", "a number above 0", temperature)
+    amount("temperature", temperature, above=0)
 
 
 class ByLanguage(Sampler[list[int]]):

@@ -1,10 +1,9 @@
 """Settings of fine-tuning: ours, and those of the studies before."""
 
 from dataclasses import dataclass, replace
-from math import isfinite
-from numbers import Integral
 
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.amounts import amount
+from xsub_utils._internal.validation import invalid, one_of, whole
 from xsub_utils.data.schema import TASKS, TaskSpec
 from xsub_utils.data.tasks import Task
 
@@ -29,6 +28,7 @@ class Settings:
         eval_size: Examples per language of the validation split that are scored after each epoch; 0 for none.
 
     Raises:
+        TypeError: If a number is something else.
         ValueError: If a value is unknown or out of range.
 
     Example:
@@ -52,21 +52,17 @@ class Settings:
     def __post_init__(self) -> None:
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("precision", self.precision, PRECISIONS)
-        for name in ("epochs", "batch_size", "max_length"):
-            self._check_count(name, 1)
-        self._check_count("eval_size", 0)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("max_length", 1), ("eval_size", 0)):
+            self._keep(name, whole(name, getattr(self, name), least))
         if self.patience is not None:
-            self._check_count("patience", 1, "None or ")
+            self._keep("patience", whole("patience", self.patience, 1, remedy="None is for never"))
         for name in ("lr", "weight_decay", "warmup"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0 or not isfinite(value):
-                raise invalid(name, "a number of at least 0", repr(value))
+            self._keep(name, amount(name, getattr(self, name)))
+        if self.warmup > 1 and self.warmup % 1:
+            raise invalid("warmup", "a share below 1, or a whole number of steps", self.warmup)
 
-    def _check_count(self, name: str, least: int, also: str = "") -> None:
-        value = getattr(self, name)
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise invalid(name, f"{also}an integer of at least {least}", repr(value))
-        object.__setattr__(self, name, int(value))  # a plain one, which records can hold
+    def _keep(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)  # a plain one, which records can hold
 
 
 # What the studies on XLM-R and mBERT share: a rate that falls from the first step on.

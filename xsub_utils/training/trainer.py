@@ -6,6 +6,7 @@ on seed and epoch alone, all else is in the checkpoint.
 """
 
 import gc
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from xsub_utils.training.recorder import ProgressBar, Recorder, last_checkpoint, state_of
+from xsub_utils.training.divergence import check_loss
+from xsub_utils.training.recorder import ProgressBar, Recorder, state_of
 from xsub_utils.training.rows import Rows
 from xsub_utils.training.samplers import LengthGrouped
 from xsub_utils.training.settings import SCHEDULES, Settings
@@ -49,8 +51,9 @@ def train(
     folder = recorder.resume
     arguments = training_arguments(folder, settings, seed)
     if arguments.should_save:
+        shutil.rmtree(folder / "tokenizer", ignore_errors=True)
         tokenizer.save_pretrained(folder / "tokenizer")
-    reached = last_checkpoint(folder)
+    reached = recorder.reached(sweep=arguments.should_save)
     if reached and arguments.should_save:
         recorder.publish(reached)  # the kill may have come before that
     if reached and recorder.exhausted(state_of(reached)["log_history"]):
@@ -115,6 +118,12 @@ class EpochTrainer(Trainer):
         order = LengthGrouped(self.rows, size, self.args.seed)
         own = torch.Generator()  # so that the loader draws nothing from the generator of dropout
         return self.accelerator.prepare(DataLoader(self.rows, size, sampler=order, collate_fn=_as_is, generator=own))
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *more: Any) -> Tensor:
+        """Loss of a step, whose gradients are added up."""
+        loss = super().training_step(model, inputs, *more)
+        check_loss(loss, inputs, Path(str(self.args.output_dir)).parent, self.state)
+        return loss
 
     def floating_point_ops(self, inputs: Mapping[str, Tensor]) -> int:
         """0: counting parameters in every step would take longer than some layers do."""

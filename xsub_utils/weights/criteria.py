@@ -1,11 +1,13 @@
 """Which weights a ticket keeps: the largest of something, or random ones."""
 
+import math
 from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from xsub_utils._internal.amounts import amount, check_seed
 from xsub_utils._internal.validation import invalid
 from xsub_utils.evaluation.scores import Batches
 from xsub_utils.gradients.capture import Loss, example_loss
@@ -75,7 +77,7 @@ def prune_randomly(mask: WeightMask, *, sparsity: float, seed: int) -> dict[str,
     Raises:
         ValueError: If the sparsity is outside [0, 1), or is lower than that of the mask.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     draws = {name: torch.rand(kept.shape, generator=generator).to(kept.device) for name, kept in mask.items()}
     return keep_largest(draws, sparsity=sparsity, within=mask)
 
@@ -94,7 +96,7 @@ def fisher_information(
         Name -> mean over examples of the squared gradient of the loss, in nats².
 
     Raises:
-        ValueError: If there is no batch, or one without labels.
+        ValueError: If there is no batch, one without labels, or a gradient is no finite number.
 
     Source: Sung et al. 2021, section 3.1 (FISH mask), with the true labels.
     """
@@ -105,11 +107,14 @@ def fisher_information(
         total[name] += gradients.written_out().values.square().sum(0, dtype=torch.float64).cpu()
 
     count = example_gradients(model, batches, add, parameters=weights, loss=loss)
+    if wrong := [name for name, squares in total.items() if not squares.isfinite().all()]:
+        got = f"nan or infinity in that of {wrong[0]!r}"
+        raise invalid("model", "one whose gradients are finite", got, "has its training diverged?")
     return {name: (squares / count).float().view(weights[name].shape) for name, squares in total.items()}
 
 
 def _check_sparsity(sparsity: float) -> None:
-    if not 0 <= sparsity < 1:
+    if not 0 <= amount("sparsity", sparsity, least=-math.inf) < 1:
         raise invalid("sparsity", "a share from 0, which keeps all, to below 1", sparsity)
 
 

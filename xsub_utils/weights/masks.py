@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from xsub_utils._internal.validation import invalid
+from xsub_utils._internal.amounts import check_seed
+from xsub_utils._internal.validation import invalid, whole, wrong_type
 
 WeightMask = Mapping[str, Bool[Tensor, "..."]]
 _LOW = 16  # bits of a float32 that the second pass looks at
@@ -29,6 +30,7 @@ def largest(
         besides: Entries that are marked already; `count` further ones are marked beside them.
 
     Raises:
+        TypeError: If `count` is no whole number.
         ValueError: If `count` is negative or more than there are entries to mark, a value is nan, or `besides` does
             not fit.
 
@@ -47,6 +49,7 @@ def largest(
         _check_besides(values, besides)
         for name, taken in besides.items():
             bits[name] = np.where(taken.reshape(-1).numpy(force=True), np.int32(-1), bits[name])
+    whole("count", count)
     free = sum(int((magnitudes >= 0).sum()) if besides else len(magnitudes) for magnitudes in bits.values())
     if not 0 <= count <= free:
         raise invalid("count", f"0 to {free}, the entries that can be marked", count)
@@ -84,6 +87,7 @@ def random_weight_mask(like: WeightMask, *, seed: int) -> dict[str, Bool[Tensor,
         (torch.Size([3, 4]), 5, False)
     """
     require_weight_mask(like, "like")
+    seed = check_seed(seed)
     controls = {}
     for name, mask in like.items():
         flat = mask.reshape(-1).numpy(force=True)
@@ -139,6 +143,19 @@ def masked_weights(model: nn.Module, mask: WeightMask) -> Iterator[None]:
                 parameter.copy_(values)
 
 
+def require_model(model: object, argument: str = "model") -> None:
+    """Raises unless this is a model, rather than a pair of one and its tokenizer, or its folder.
+
+    Raises:
+        TypeError: If not.
+    """
+    if not isinstance(model, nn.Module):
+        got, remedy = f"a {type(model).__name__}", "load_encoder and load_finetuned give one and its tokenizer"
+        if isinstance(model, tuple):
+            got, remedy = "a pair", "give the model alone, without its tokenizer"
+        raise wrong_type(argument, "a model", got, remedy)
+
+
 def require_weight_mask(mask: object, argument: str = "mask") -> None:
     """Raises unless this is a mapping of names to bool tensors.
 
@@ -160,8 +177,10 @@ def check_weight_mask(model: nn.Module, mask: Mapping[str, Tensor], argument: st
     """The parameters of the model by name, tied ones by each of their names, if the mask fits them.
 
     Raises:
+        TypeError: If something else than a model is given.
         ValueError: If not; it names the first parameter that does not.
     """
+    require_model(model)
     require_weight_mask(mask, argument)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, kept in mask.items():

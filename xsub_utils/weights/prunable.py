@@ -12,6 +12,7 @@ from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.models.architecture_table import TABLE
 from xsub_utils.models.architectures import known_architecture, place_in_layers
 from xsub_utils.models.wrapped import check_plain_weights
+from xsub_utils.weights.masks import require_model
 
 SCOPES = ("global", "stack", "matrix")
 # Layers as transformers names them, in models of types that are in no table too.
@@ -41,10 +42,12 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     their projections, and the task head, are not pruned.
 
     Raises:
+        TypeError: If something else than a model is given.
         ValueError: If the model has none, or some are adapted, parametrised or quantised.
 
     Source: Foroutan et al. 2022, section 3 and the published code.
     """
+    require_model(model)
     check_plain_weights(model.named_modules())
     base, words = cast(nn.Module, getattr(model, "base_model", model)), set()
     for give in ("get_input_embeddings", "get_output_embeddings"):
