@@ -9,6 +9,7 @@ import pytest
 
 from xsub_utils.study import drawing
 from xsub_utils.study.conditions import Differs
+from xsub_utils.study.csv_tables import parse_table
 from xsub_utils.study.labels import LABELS
 
 TASKS, LANGUAGES, SEEDS = ["nli", "ner"], ["qaa", "qba"], [0, 1]
@@ -248,7 +249,7 @@ def test_figures_are_labelled_and_drawn_alike_from_their_csv(name):
     for ax in figure.axes if name != "00_family" else []:  # a tree has no axes
         labelled = ax.get_xlabel() or ax.get_ylabel() or ax.get_title() or figure.get_supxlabel()
         assert labelled or not (ax.get_visible() and ax.axison), f"an axis of {name} says nothing"
-    read = pd.read_csv(io.StringIO(TABLES[name].to_csv(index=False)), **drawing.AS_WRITTEN)
+    read = parse_table(TABLES[name].to_csv(index=False))
     np.testing.assert_array_equal(pixels(figure), pixels(drawing.draw(name, read)))
 
 

@@ -8,6 +8,7 @@ import importlib
 import re
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hostile import Error
 
@@ -16,6 +17,14 @@ ROWS = [
     for module in sorted(Path(__file__).parent.glob("hostile_*.py"))
     for row in importlib.import_module(module.stem).ROWS
 ]
+
+
+@pytest.fixture(autouse=True)
+def as_installed():
+    """Annotations are not checked, as for everyone who uses the package."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("row", ROWS)

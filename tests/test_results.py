@@ -7,7 +7,6 @@ have them.
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 import yaml
 
@@ -20,7 +19,7 @@ from xsub_utils.study.conditions import (
     TicketsDiffer,
     Variant,
 )
-from xsub_utils.study.drawing import AS_WRITTEN
+from xsub_utils.study.csv_tables import read_table
 from xsub_utils.study.nb06_sparse.tables import MODULAR
 from xsub_utils.study.nb07_tickets.tables import ANOTHER_SEED
 
@@ -38,7 +37,7 @@ def texts(name):
 
 
 def table(name):
-    return pd.read_csv(ROOT / "figures" / "extended" / f"{name}.csv", **AS_WRITTEN)
+    return read_table(ROOT / "figures" / "extended" / f"{name}.csv")
 
 
 def quoted(value, digits=3):
@@ -53,7 +52,7 @@ def test_the_checks_of_notebook_04_hold_in_each_run_of_the_study(ends, capsys):
     study = yaml.safe_load((ROOT / "xsub_utils" / "study" / "configs" / "minibabel.yaml").read_text("utf-8"))
     given = study["parameters"] | study["overrides"]["04_stitching"]
     assert set(ends) <= set(given["end_tasks"])
-    conditions = pd.read_csv(ROOT / "figures" / "minibabel" / "04_conditions.csv", **AS_WRITTEN)
+    conditions = read_table(ROOT / "figures" / "minibabel" / "04_conditions.csv")
     names = given | {"claims": True, "end_tasks": ends, "conditions": conditions[conditions["task"].isin(ends)]}
     for wanted in ("from xsub_utils.study.study import", "means = trained.pivot_table", "All checks passed."):
         (source,) = [cell for cell in cells("04_stitching") if wanted in cell]

@@ -23,10 +23,10 @@ from tqdm import tqdm
 import xsub_utils.study
 from xsub_utils._internal.io import write_bytes_atomic, write_text_atomic
 from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils.study.csv_tables import as_csv, parse_table, read_table
 from xsub_utils.study.plots import QUALITATIVE
 from xsub_utils.study.registry import FIGURES, Draw
 
-AS_WRITTEN = {"keep_default_na": False, "na_values": ["nan"]}  # no language is missing because it is called "na"
 UNDRAWN = "-"  # in place of a folder of figures: draw none
 
 
@@ -86,7 +86,7 @@ def save(figure: Figure, name: str, table: pd.DataFrame, folder: str | Path) -> 
     """
     if not str(folder):
         return
-    write_text_atomic(Path(folder, f"{name}.csv"), _csv(table))
+    write_text_atomic(Path(folder, f"{name}.csv"), as_csv(table))
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
     for suffix, of_file in metadata.items():
         picture = io.BytesIO()
@@ -101,7 +101,7 @@ def show(name: str, table: pd.DataFrame, folder: str | Path = "") -> None:
     """
     if str(folder) == UNDRAWN:
         return
-    table = pd.read_csv(io.StringIO(_csv(table)), **AS_WRITTEN)  # so that `redraw` gives the same bytes
+    table = parse_table(as_csv(table))  # so that `redraw` gives the same bytes
     save(draw(name, table), name, table, folder)
     plt.show()
 
@@ -110,16 +110,12 @@ def redraw(root: Path) -> list[str]:
     """Draw again every figure below `root` from its CSV; returns what was drawn."""
     drawn = []
     for csv in tqdm(sorted(root.rglob("[0-9][0-9]_*.csv")), desc="redraw", disable=None):
-        table = pd.read_csv(csv, **AS_WRITTEN)
+        table = read_table(csv)
         figure = draw(csv.stem, table)
         save(figure, csv.stem, table, csv.parent)
         plt.close(figure)
         drawn.append(str(csv.relative_to(root).with_suffix("")))
     return drawn
-
-
-def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, float_format="%.6g", na_rep="nan", lineterminator="\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
