@@ -9,27 +9,9 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 MISSING = "nan"  # as it is written
-# Columns of languages and tasks; what other columns hold shows.
-NAMES = frozenset(
-    [
-        "a",
-        "b",
-        "changed",
-        "end",
-        "front",
-        "label",
-        "language",
-        "mask",
-        "node",
-        "pair",
-        "parent",
-        "source",
-        "target",
-        "task",
-        "task_b",
-        "whose",
-    ]
-)
+# Columns of languages and tasks; of any other column, what it holds shows whether it has numbers.
+_PLACES = ("a", "b", "changed", "end", "front", "mask", "node", "pair", "parent", "source", "target", "whose")
+NAMES = frozenset(("label", "language", "task", "task_b", *_PLACES))
 
 
 def as_csv(table: pd.DataFrame) -> str:
