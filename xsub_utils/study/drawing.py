@@ -11,6 +11,7 @@ import pkgutil
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -24,9 +25,11 @@ import xsub_utils.study
 from xsub_utils._internal.io import write_bytes_atomic, write_text_atomic
 from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.study.csv_tables import as_csv, parse_table, read_table
+from xsub_utils.study.fonts import add_fallbacks
 from xsub_utils.study.plots import QUALITATIVE
 from xsub_utils.study.registry import FIGURES, Draw
 
+ZERO_WIDTH = "\u200b"  # a space without width
 UNDRAWN = "-"  # in place of a folder of figures: draw none
 
 
@@ -55,6 +58,8 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     if table.empty:
         raise invalid("table", "rows to draw", f"none for figure {name!r}")
     theme()
+    table = _drawable(table)
+    add_fallbacks(_words(table))
     state = np.random.get_state()
     np.random.seed(0)  # seaborn jitters points by numpy's global generator
     try:
@@ -62,6 +67,22 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     finally:
         np.random.set_state(state)
     return _laid_out(figure)
+
+
+def _drawable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with names that matplotlib draws as they are: a `$` begins no formula, a `_` hides no label."""
+    words = table.select_dtypes(exclude=["number", "bool"])
+    return table.assign(**words.map(_shown_as_it_is))
+
+
+def _shown_as_it_is(name: Any) -> Any:
+    if not isinstance(name, str):
+        return name
+    return ZERO_WIDTH * name.startswith("_") + name.replace("$", r"\$")
+
+
+def _words(table: pd.DataFrame) -> set[str]:
+    return {word for name in table.select_dtypes(exclude=["number", "bool"]) for word in map(str, table[name].unique())}
 
 
 def _laid_out(figure: Figure) -> Figure:

@@ -88,14 +88,13 @@ def _check_languages(place: str, values: Values) -> None:
 def _check_files(place: str, path: Path, languages: list[str]) -> None:
     """Raise for a language that no file is of, where all names of files tell one."""
     try:
-        told = dict.fromkeys(file.language for file in local_files(path, languages))
+        told = {file.language or "" for file in local_files(path, languages)}
     except ValueError as error:
         raise ValueError(f"{place}, {error}") from None
     missing = [language for language in languages if language not in told]
-    if missing and None not in told:
-        raise invalid(
-            f"{place}, languages", f"languages of {path}, which has files of {', '.join(sorted(told))}", missing
-        )
+    if missing and "" not in told:
+        expected = f"languages of {path}, which has files of {', '.join(sorted(told))}"
+        raise invalid(f"{place}, languages", expected, ", ".join(map(repr, missing)))
 
 
 def _check_encoder(place: str, values: Values) -> None:
