@@ -91,6 +91,8 @@ def _unreadable(error: yaml.MarkedYAMLError, place: str) -> ValueError:
     mark = error.problem_mark or error.context_mark
     line = f", line {mark.line + 1}" if mark else ""
     problem = error.problem or error.context or "something else"
+    if problem.startswith("but "):
+        problem = f"{error.context}, {problem}"
     if "\\t" in problem:
         return invalid(place + line, "spaces", "a tab", "YAML is indented with spaces")
     if "could not determine a constructor" in problem:
