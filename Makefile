@@ -8,11 +8,15 @@ NB ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+PROFILES := $(patsubst workflow/profiles/%/config.yaml,%,$(wildcard workflow/profiles/*/config.yaml))
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # Long notebooks first: at the end, one process would wait for the other.
 FIRST := $(foreach n,03 04 06 07 05,$(wildcard notebooks/$(n)_*.ipynb))
 NOTEBOOKS := $(FIRST) $(filter-out $(FIRST) $(wildcard notebooks/02_*),$(wildcard notebooks/*.ipynb))
-OLDER := XSUB_HOME=$(CURDIR)/runs/other-processor ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2
+# A word of the shell, whatever stands in it; a value of Snakemake's --config, which is YAML.
+quoted = '$(subst ','\'',$(1))'
+setting = $(call quoted,$(1)="$(subst ",\",$(subst \,\\,$(2)))")
+OLDER := XSUB_HOME=$(call quoted,$(CURDIR))/runs/other-processor ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2
 
 export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE  # or each of a hundred processes would compile torch again
@@ -24,8 +28,10 @@ help:  ## list the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 figures: $(READY)  ## run a study and draw its figures: STUDY=minibabel (default), extended, or ud with DATA=folder; PROFILE=slurm
-	$(BIN)/snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/$(PROFILE) \
-	  --config study=$(STUDY) $(if $(DATA),data=$(DATA))
+	@test -f workflow/profiles/$(call quoted,$(PROFILE))/config.yaml \
+	  || { echo PROFILE: expected one of $(PROFILES), got $(call quoted,$(PROFILE)); exit 2; }
+	$(BIN)/snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/$(call quoted,$(PROFILE)) \
+	  --config $(call setting,study,$(STUDY)) $(if $(DATA),$(call setting,data,$(DATA)))
 
 redraw: $(READY)  ## draw every figure again from the tables beside it
 	$(BIN)/python -m xsub_utils.study.drawing figures

@@ -1,14 +1,17 @@
 """Figures, tested on the data of their artists and on the bytes of their files; no pixel is compared."""
 
 import io
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import font_manager
 
-from xsub_utils.study import drawing
+from xsub_utils.study import drawing, fonts
 from xsub_utils.study.conditions import Differs
+from xsub_utils.study.csv_tables import parse_table
 from xsub_utils.study.labels import LABELS
 
 TASKS, LANGUAGES, SEEDS = ["nli", "ner"], ["qaa", "qba"], [0, 1]
@@ -248,7 +251,7 @@ def test_figures_are_labelled_and_drawn_alike_from_their_csv(name):
     for ax in figure.axes if name != "00_family" else []:  # a tree has no axes
         labelled = ax.get_xlabel() or ax.get_ylabel() or ax.get_title() or figure.get_supxlabel()
         assert labelled or not (ax.get_visible() and ax.axison), f"an axis of {name} says nothing"
-    read = drawing.read_table(io.StringIO(TABLES[name].to_csv(index=False)))
+    read = parse_table(TABLES[name].to_csv(index=False))
     np.testing.assert_array_equal(pixels(figure), pixels(drawing.draw(name, read)))
 
 
@@ -612,3 +615,59 @@ def test_perplexities_many_times_as_high_are_not_cut(name):
     scales = [(ax.get_xscale(), ax.get_xlim()[0] < -8.1) for ax in figure.axes]
     assert scales == [("linear", False), ("symlog", True)]
     plt.close(figure)
+
+
+# Labels
+
+
+@pytest.fixture
+def font(tmp_path, monkeypatch):
+    """A font that has the characters 中 and क, as boxes, and makes itself known to matplotlib while a test runs."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 500), (500, 500), (500, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    builder, names = FontBuilder(1000), [".notdef", "one", "two"]
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord("中"): "one", ord("क"): "two"})
+    builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (600, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Two Boxes", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "boxes.ttf")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*font_manager.fontManager.ttflist])
+    monkeypatch.setattr(fonts, "_warned", set())
+    return str(tmp_path / "boxes.ttf")
+
+
+def learning(*languages):
+    return with_numbers(grid(task=["nli"], seed=[0], language=languages, epoch=[1, 2]), "score")
+
+
+def test_glyphs_come_from_a_font_that_has_them(font, tmp_path):
+    font_manager.fontManager.addfont(font)
+    table = learning("中क", "de")
+    drawing.save(drawing.draw("01_learning", table), "01_learning", table, tmp_path)  # warnings are errors
+    assert plt.rcParams["font.family"] == ["sans-serif", "Two Boxes"]
+    drawing.draw("01_learning", learning("de", "fr"))
+    assert plt.rcParams["font.family"] == ["sans-serif"], "where the usual font will do, nothing changes"
+
+
+def test_the_user_may_name_a_file(font, monkeypatch):
+    monkeypatch.setenv("XSUB_FONT", font)
+    drawing.draw("01_learning", learning("中", "de"))
+    assert plt.rcParams["font.family"] == ["sans-serif", "Two Boxes"]
+
+
+def test_a_script_without_a_font_is_named_once(font):
+    with pytest.warns(UserWarning, match="expected a font for Cherokee, got none that is installed; .*XSUB_FONT"):
+        drawing.draw("01_learning", learning("\U0000ab70", "de"))  # a letter that DejaVu lacks
+    with warnings.catch_warnings(record=True) as again:
+        drawing.draw("01_learning", learning("\U0000ab70", "de"))
+    assert not again

@@ -19,7 +19,7 @@ from xsub_utils.study.conditions import (
     TicketsDiffer,
     Variant,
 )
-from xsub_utils.study.drawing import read_table
+from xsub_utils.study.csv_tables import read_table
 from xsub_utils.study.nb06_sparse.tables import MODULAR
 from xsub_utils.study.nb07_tickets.tables import ANOTHER_SEED
 

@@ -8,7 +8,7 @@ from xsub_utils.study.config import check_notebooks, read_config, study_names, v
 
 OVER = {"01_finetune": ["tasks", "seeds"], "02_prune": ["tasks", "seeds"]}
 NAMES = ["source", "data", "own_tasks", "tasks", "languages", "seeds", "pool"]
-PARAMETERS = {notebook: NAMES for notebook in OVER}
+PARAMETERS = {notebook: dict.fromkeys(NAMES) for notebook in OVER}
 TINY = {
     "notebooks": list(OVER),
     "parameters": {"source": "minibabel", "tasks": ["nli"], "languages": ["qaa"], "seeds": [0, 1]},
@@ -61,7 +61,7 @@ def test_notebooks_are_told_of_data_and_own_tasks(own, tmp_path):
         ({"parameters": {"langages": ["qaa"]}}, "key in study tiny.parameters: .* did you mean 'languages'"),
         (
             {"parameters": {"seeds": [-1]}},
-            r"study tiny.parameters.seeds\[0\] must be bigger .*, got -1",
+            r"study tiny.parameters.seeds\[0\]: expected bigger .*, got -1",
         ),
         ({"data": "somewhere"}, "DATA: expected none for study tiny"),
         ({"parameters": {"source": "local"}}, "DATA: expected the folder of the local files"),

@@ -245,6 +245,8 @@ OVER = {
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_suits_the_notebooks(home, study):
     content = yaml.safe_load((CONFIG / f"{study}.yaml").read_text())
+    for language in content["parameters"]["languages"]:
+        (home / f"{language}.conllu").touch()
     data = [f"data={home}"] if content["parameters"]["source"] == "local" else []
     lines = sweep(ROOT, *data, study=study, options=["--dry-run"])
     shown = [line.split()[1:] for line in lines if line.split()[0] == "run"]
@@ -270,6 +272,7 @@ def test_the_extended_study_goes_on_from_the_default_one():
     [
         (["study=tinny"], "study: expected one of extended, minibabel"),
         (["dota=x"], "did you mean 'data'?"),
+        (["study={x}.yaml"], "path: expected one without braces"),
         (["parameters={langages: [qaa]}"], "did you mean 'languages'?"),
     ],
 )
@@ -278,6 +281,46 @@ def test_unknown_names_are_refused_in_one_line(repository, home, config, message
     assert message in lines[-1]
     assert not any("Traceback" in line or "File" in line for line in lines)
     assert runs(home) == []
+
+
+def make(repository, *arguments):
+    """What `make` prints in a repository whose environment is this one; its exit status."""
+    (repository / ".venv").mkdir(exist_ok=True)
+    if not (repository / ".venv" / "bin").exists():
+        (repository / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, repository)
+    (repository / ".venv" / ".ready").touch()
+    done = subprocess.run(
+        ["make", *arguments], cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.stdout, done.returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["with spaces", "多言語 ü", 'it\'s "quoted" $(x)'])
+def test_a_sweep_runs_wherever_the_repository_lies(repository, tmp_path_factory, name, monkeypatch):
+    place = tmp_path_factory.mktemp("place") / name
+    shutil.copytree(repository, place)
+    shutil.copytree(ROOT / "xsub_utils", place / "xsub_utils", dirs_exist_ok=True)  # kernels and all
+    monkeypatch.setenv("XSUB_HOME", str(place / "its home"))
+    study, data = place / "a study's.yaml", place / "some data"
+    parameters = TINY["parameters"] | {"source": "local", "languages": ["de"]}
+    study.write_text(yaml.safe_dump({"notebooks": ["01_finetune"], "parameters": parameters}))
+    data.mkdir()
+    (data / "de.jsonl").touch()
+    body = "from pathlib import Path\nassert (Path(data) / 'de.jsonl').exists() and languages == ['de']"
+    write_notebook(place / "notebooks" / "01_finetune.ipynb", body)
+    printed, status = make(place, "figures", f"STUDY={study.name}", "DATA=some data")
+    assert status == 0 and f"done; the figures are in {place / 'its home' / 'figures' / study.stem}" in printed, printed
+    receipts = (place / "its home" / "runs" / study.stem / "01_finetune").glob("*.json")
+    assert sorted(path.stem for path in receipts) == ["figures", "nli-0", "nli-1"]
+
+
+def test_an_unknown_profile_is_refused(repository):
+    printed, status = make(repository, "figures", "PROFILE=slrum")
+    assert status != 0
+    assert printed.splitlines()[0] == "PROFILE: expected one of default slurm, got slrum"
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What a sweep shows: a line when a run starts, one when it ends, and last what failed or was made."""
 
 import logging
+import shlex
 import time
 from pathlib import Path
 
@@ -83,7 +84,7 @@ class Report(logging.Handler):
     def conclude(self) -> None:
         """Say what failed or what was made, and nothing more afterwards."""
         if self.failed:
-            names = " ".join(map(str, self.failed))
+            names = shlex.join(map(str, self.failed))
             self.say(f"{len(self.failed)} of {self.total} runs failed, kept with the traceback: {names}")
         elif self.ended < self.total:
             self.say(f"stopped after {self.ended} of {self.total} runs; the same command goes on from there")

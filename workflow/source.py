@@ -23,6 +23,14 @@ def read_notebook(path: Path) -> SimpleNamespace:
 
 def parameter_names(path: Path) -> list[str]:
     """Names assigned in the notebook's `parameters` cell, the only ones that it may be given."""
+    return list(parameter_defaults(path))
+
+
+def parameter_defaults(path: Path) -> dict[str, object]:
+    """Those names, each with the value that it has unless the notebook is given another."""
     code = "\n".join(cell.source for cell in read_notebook(path).cells if "parameters" in cell.tags)
-    names = (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name))
-    return [name.id for name in names if isinstance(name.ctx, ast.Store)]
+    defaults = {}
+    for line in ast.parse(code).body:
+        targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+        defaults |= {name.id: ast.literal_eval(line.value) for name in targets}
+    return defaults

@@ -8,7 +8,6 @@ changes no byte.
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,9 @@ from typing import Any
 
 from xsub_utils._internal.io import write_text_atomic
 from xsub_utils._internal.notebook_files import ROOT, committed, link, normalise, stale
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.notebook_parameters import checked_parameters
+from xsub_utils._internal.validation import invalid
+from xsub_utils._internal.yaml_text import parse_yaml, read_mapping
 
 _QUIET = ["--IPKernelApp.log_level=ERROR"]
 
@@ -69,12 +70,13 @@ def execute(notebook: str | Path, out: str | Path, parameters: Mapping[str, Any]
 
     Raises:
         ValueError: If the notebook has no such parameter.
+        TypeError: If a value is of another type than the notebook declares.
         RuntimeError: If a cell fails; the last line names the executed notebook, which is kept.
     """
     with _without_a_grammar():
         import papermill
 
-    _refuse_unknown(notebook, parameters)
+    parameters = checked_parameters(notebook, parameters)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with _sockets() as config:
@@ -82,7 +84,7 @@ def execute(notebook: str | Path, out: str | Path, parameters: Mapping[str, Any]
             papermill.execute_notebook(
                 str(notebook),
                 str(out),
-                parameters=dict(parameters),
+                parameters=parameters,
                 progress_bar=False,
                 extra_arguments=_QUIET,
                 config=config,
@@ -119,28 +121,14 @@ def _sockets() -> Iterator[Any]:
         yield Config({"KernelManager": sockets, "AsyncKernelManager": sockets})
 
 
-def _refuse_unknown(notebook: str | Path, parameters: Mapping[str, Any]) -> None:
-    """Raise for a parameter that the notebook lacks; papermill would run it with its defaults."""
-    from papermill import inspect_notebook
-
-    known = list(inspect_notebook(str(notebook)))
-    for name in parameters:
-        one_of(f"parameter of {notebook}", name, known)
-
-
 def _read_parameters(file: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
     """Parameters of a YAML file, overridden by `name=value` assignments."""
-    import yaml
-
-    parameters = yaml.safe_load(file.read_text("utf-8")) or {} if file else {}
+    parameters = read_mapping(file, "parameters") if file else {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise invalid("--set", "name=value", repr(assignment))
-        try:
-            parameters[name] = json.loads(value)  # YAML 1.1 takes 2e-5 for a string
-        except json.JSONDecodeError:
-            parameters[name] = yaml.safe_load(value)
+        parameters[name] = parse_yaml(value, f"--set {name}") if value.strip() else ""
     return parameters
 
 
@@ -189,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> str | None:
     options = _parser().parse_args(arguments)
     try:
         return options.do(options)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         return str(error)
 
 

@@ -3,17 +3,26 @@
 A study is one of the package's, asked for by its name, or a YAML file of one's own, asked for by its path.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.yaml_text import as_boolean, read_mapping
 
 CONFIGS = Path(str(files("xsub_utils"))) / "study" / "configs"
 COMMON = ("data", "own_tasks")  # what a study says for every notebook beside the parameters
+TOLD = {  # types of JSON
+    "array": "a list",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "object": "a mapping",
+    "string": "text",
+}
 
 Config = dict[str, Any]
 
@@ -47,11 +56,12 @@ def read_config(study: str, changes: Mapping[str, Any] | None = None) -> Config:
             they are in the file.
 
     Raises:
-        ValueError: If a name is unknown, or a value is missing or of the wrong kind.
+        ValueError: If the file is not YAML, a name is unknown, or a value is missing or of the wrong kind.
         FileNotFoundError: If the file or the data are not there.
     """
     file = config_file(study)
-    config = updated(yaml.safe_load(file.read_text(encoding="utf-8")), dict(changes or {}) | {"study": file.stem})
+    given = read_mapping(file, "notebooks and parameters")
+    config = _with_booleans(updated(given, dict(changes or {}) | {"study": file.stem}))
     _check_schema(config)
     _check_data(config)
     _check_own_tasks(config)
@@ -75,17 +85,22 @@ def values_of(config: Config, notebook: str) -> Config:
     return config["parameters"] | common | config.get("overrides", {}).get(notebook, {})
 
 
-def check_notebooks(config: Config, over: Mapping[str, Sequence[str]], parameters: Mapping[str, Sequence[str]]) -> None:
-    """Raises unless the notebooks of a study are known and take what it says for them.
+def check_notebooks(config: Config, over: Mapping[str, Sequence[str]], defaults: Mapping[str, Config]) -> None:
+    """Raises unless the notebooks of a study are known, take what it says for them, and can do with it.
 
     Args:
         config: From `read_config`.
         over: Notebook -> the parameters that its runs are split over, for every notebook there is.
-        parameters: Notebook -> the names of its parameters, for those of the study at least.
+        defaults: Notebook -> its parameters and what they are unless a study says something else, None for unknown;
+            for the notebooks of the study at least.
 
     Raises:
-        ValueError: If a notebook or a parameter is unknown, or one is missing that a notebook is split over.
+        ValueError: If a notebook or a parameter is unknown, one is missing that a notebook is split over, or values
+            do not fit each other (see `plan_checks.check_values`).
+        FileNotFoundError: If there is no such encoder.
     """
+    from xsub_utils.study.plan_checks import check_values  # takes a while to import
+
     overrides = config.get("overrides", {})
     _refuse_unknown("notebook", config["notebooks"], over)
     _refuse_unknown("notebook in overrides", overrides, config["notebooks"])
@@ -94,24 +109,56 @@ def check_notebooks(config: Config, over: Mapping[str, Sequence[str]], parameter
             if name not in values_of(config, notebook):
                 expected = f"a value for {name!r}, which {notebook} is split over"
                 raise invalid(f"study {config['study']}", expected, "none")
-    declared = {name for notebook in config["notebooks"] for name in parameters[notebook]}
+    declared = {name for notebook in config["notebooks"] for name in defaults[notebook]}
     _refuse_unknown("parameter", config["parameters"], declared)
     for notebook, values in overrides.items():
-        _refuse_unknown(f"parameter of {notebook}", values, parameters[notebook])
+        _refuse_unknown(f"parameter of {notebook}", values, defaults[notebook])
+    for notebook in config["notebooks"]:
+        given = defaults[notebook] | values_of(config, notebook)
+        known = {name: given[name] for name in defaults[notebook] if given[name] is not None}
+        check_values(f"study {config['study']}, {notebook}", known)
+
+
+def _schema() -> Config:
+    return read_mapping(CONFIGS / "schema.yaml", "a schema")
+
+
+def _with_booleans(config: Config) -> Config:
+    """The configuration with `no` and the like as booleans, where the schema has these."""
+    known = _schema()["definitions"]["parameters"]["properties"]
+    meant = {name for name, facts in known.items() if facts.get("type") == "boolean"}
+
+    def put(values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: as_boolean(value) if name in meant else put(value) for name, value in values.items()}
+
+    return put(config)
 
 
 def _check_schema(config: Config) -> None:
     import fastjsonschema  # of the extra `workflow`
 
-    schema = yaml.safe_load((CONFIGS / "schema.yaml").read_text("utf-8"))
+    place = f"study {config['study']}"
     try:
-        fastjsonschema.compile(schema)(config)
+        fastjsonschema.compile(_schema())(config)
     except fastjsonschema.JsonSchemaValueException as error:
-        place = f"study {config['study']}"
+        where = str(error.name).replace("data", place, 1)
         if error.rule == "additionalProperties":
-            key = f"key in {str(error.name).replace('data', place, 1)}"
-            _refuse_unknown(key, error.value, error.definition["properties"])
-        raise ValueError(f"{error.message.replace('data', place, 1)}, got {error.value!r}") from None
+            _refuse_unknown(f"key in {where}", error.value, error.definition["properties"])
+        expected = re.sub(r"^must (be |contain )?", "", error.message.replace(str(error.name), "", 1).strip())
+        told = re.sub(r"\w+", lambda word: TOLD.get(word[0], word[0]), expected)
+        raise invalid(where, told, repr(error.value)) from None
+    _refuse_infinite(config, place)
+
+
+def _refuse_infinite(value: Any, place: str) -> None:
+    """Raise for nan and infinity, which a schema lets pass."""
+    if isinstance(value, dict | list):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            _refuse_infinite(one, f"{place}[{key}]" if isinstance(key, int) else f"{place}.{key}")
+    elif isinstance(value, float) and not isfinite(value):
+        raise invalid(place, "a finite number", value)
 
 
 def _check_data(config: Config) -> None:

@@ -11,6 +11,7 @@ import pkgutil
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -23,9 +24,12 @@ from tqdm import tqdm
 import xsub_utils.study
 from xsub_utils._internal.io import write_bytes_atomic, write_text_atomic
 from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils.study.csv_tables import as_csv, parse_table, read_table
+from xsub_utils.study.fonts import add_fallbacks
 from xsub_utils.study.plots import QUALITATIVE
 from xsub_utils.study.registry import FIGURES, Draw
 
+ZERO_WIDTH = "\u200b"  # a space without width
 UNDRAWN = "-"  # in place of a folder of figures: draw none
 
 
@@ -54,6 +58,8 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     if table.empty:
         raise invalid("table", "rows to draw", f"none for figure {name!r}")
     theme()
+    table = _drawable(table)
+    add_fallbacks(_words(table))
     state = np.random.get_state()
     np.random.seed(0)  # seaborn jitters points by numpy's global generator
     try:
@@ -61,6 +67,22 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     finally:
         np.random.set_state(state)
     return _laid_out(figure)
+
+
+def _drawable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with names that matplotlib draws as they are: a `$` begins no formula, a `_` hides no label."""
+    words = table.select_dtypes(exclude=["number", "bool"])
+    return table.assign(**words.map(_shown_as_it_is))
+
+
+def _shown_as_it_is(name: Any) -> Any:
+    if not isinstance(name, str):
+        return name
+    return ZERO_WIDTH * name.startswith("_") + name.replace("$", r"\$")
+
+
+def _words(table: pd.DataFrame) -> set[str]:
+    return {word for name in table.select_dtypes(exclude=["number", "bool"]) for word in map(str, table[name].unique())}
 
 
 def _laid_out(figure: Figure) -> Figure:
@@ -85,7 +107,7 @@ def save(figure: Figure, name: str, table: pd.DataFrame, folder: str | Path) -> 
     """
     if not str(folder):
         return
-    write_text_atomic(Path(folder, f"{name}.csv"), _csv(table))
+    write_text_atomic(Path(folder, f"{name}.csv"), as_csv(table))
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
     for suffix, of_file in metadata.items():
         picture = io.BytesIO()
@@ -100,16 +122,9 @@ def show(name: str, table: pd.DataFrame, folder: str | Path = "") -> None:
     """
     if str(folder) == UNDRAWN:
         return
-    table = read_table(io.StringIO(_csv(table)))  # so that `redraw` gives the same bytes
+    table = parse_table(as_csv(table))  # so that `redraw` gives the same bytes
     save(draw(name, table), name, table, folder)
     plt.show()
-
-
-def read_table(csv: Path | io.StringIO) -> pd.DataFrame:
-    """The table of a figure as it was written: "nan" is a missing number, but a text among texts, as "NA" always is."""
-    table = pd.read_csv(csv, keep_default_na=False, na_values=["nan"])
-    texts = [column for column in table if table[column].map(type).eq(str).any()]
-    return table.fillna(dict.fromkeys(texts, "nan"))
 
 
 def redraw(root: Path) -> list[str]:
@@ -122,10 +137,6 @@ def redraw(root: Path) -> list[str]:
         plt.close(figure)
         drawn.append(str(csv.relative_to(root).with_suffix("")))
     return drawn
-
-
-def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, float_format="%.6g", na_rep="nan", lineterminator="\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Tasks of a study's own: how a study describes them, and where their data are."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from xsub_utils._internal.validation import invalid, one_of
@@ -39,6 +40,12 @@ def options_of(own_tasks: OwnTasks, name: str, source: str) -> dict[str, Any]:
     """Options of `load_task` for a task; none for a built-in one."""
     entries = own_tasks.get(name, {})
     return {option: entries[option] for option in OPTIONS.get(source, ()) if entries.get(option) is not None}
+
+
+def path_of(data: str, name: str) -> Path:
+    """Where the local data of a task are: the folder in `data` that is named like it, or `data` itself."""
+    own = Path(data, name)
+    return own if own.is_dir() else Path(data)
 
 
 def parallel_task(own_tasks: OwnTasks) -> str | None:

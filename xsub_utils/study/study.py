@@ -5,7 +5,7 @@ be opened first. The tables of each notebook are made from a `Study` by its modu
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import product
@@ -20,16 +20,17 @@ from transformers import PreTrainedTokenizerBase
 
 from xsub_utils._internal import store
 from xsub_utils._internal.io import sha256
-from xsub_utils._internal.validation import invalid
+from xsub_utils._internal.validation import invalid, wrong_type
 from xsub_utils.data.local import local_files
 from xsub_utils.data.schema import TaskSpec
+from xsub_utils.data.sources import checked_languages
 from xsub_utils.data.tasks import Task, load_task
 from xsub_utils.evaluation.metrics import Metric, metric_named
 from xsub_utils.evaluation.scores import chance_level, evaluate
 from xsub_utils.models import batches, encoders
 from xsub_utils.models.example_order import NumberedBatch
 from xsub_utils.study.model_cache import ModelCache
-from xsub_utils.study.own_tasks import PARALLEL, OwnTasks, as_parallel, options_of, parallel_task, specs_of
+from xsub_utils.study.own_tasks import PARALLEL, OwnTasks, as_parallel, options_of, parallel_task, path_of, specs_of
 from xsub_utils.study.small_encoder import pretrained_on
 from xsub_utils.training import finetune, settings
 
@@ -60,7 +61,7 @@ class Study:
         difficulty: MiniBabel's dial; other sources have none.
 
     Raises:
-        ValueError: If an own task is not described as it should be.
+        ValueError: If languages are not a list of different codes, or an own task is not described as it should be.
     """
 
     languages: Sequence[str]
@@ -79,7 +80,7 @@ class Study:
     difficulty: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "languages", tuple(self.languages))  # a notebook gives a list
+        object.__setattr__(self, "languages", tuple(checked_languages(self.languages)))  # a notebook gives a list
         specs_of(self.own_tasks, self.source)
 
     def task(self, name: str) -> Task:
@@ -167,7 +168,14 @@ def training_key(
 
 
 def collect(stage: Callable[..., pd.DataFrame], study: Study, *values: Iterable) -> pd.DataFrame:
-    """One tidy table of a stage for every combination: `collect(scores, study, tasks, seeds)`."""
+    """One tidy table of a stage for every combination: `collect(scores, study, tasks, seeds)`.
+
+    Raises:
+        TypeError: If values are no list, or an empty one.
+    """
+    for name, given in zip(list(inspect.signature(stage).parameters)[1:], values, strict=False):
+        if isinstance(given, str) or (isinstance(given, Sized) and len(given) == 0):
+            raise wrong_type(f"{stage.__name__}, {name}", "a list with at least one value", repr(given))
     return pd.concat([stage(study, *arguments) for arguments in product(*values)], ignore_index=True)
 
 
@@ -220,7 +228,7 @@ def _task(study: Study, name: str) -> Task:
     }
     options = {"difficulty": study.difficulty} if study.source == "minibabel" else {}
     options |= options_of(study.own_tasks, name, study.source)
-    path = Path(study.data, name) if study.data and Path(study.data, name).is_dir() else study.data or None
+    path = path_of(study.data, name) if study.data else None
     spec: TaskSpec | str = specs_of(study.own_tasks, study.source).get(name, name)
     return load_task(spec, study.languages, source=study.source, sizes=sizes, path=path, **options)
 

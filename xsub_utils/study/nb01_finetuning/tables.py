@@ -10,6 +10,7 @@ from xsub_utils.evaluation import baselines
 from xsub_utils.evaluation.scores import chance_level
 from xsub_utils.statistics.inference import mantel
 from xsub_utils.study.conditions import Model
+from xsub_utils.study.csv_tables import read_table
 from xsub_utils.study.study import Study, load_model, stored_table
 
 
@@ -39,7 +40,7 @@ def _scores(study: Study, task: str, seed: int, trained_on: Sequence[str]) -> pd
 
 def learning_curve(study: Study, task: str, seed: int) -> pd.DataFrame:
     """The joint model on the validation split after every epoch: task, seed, language, epoch, score."""
-    table = pd.read_csv(study.model_folder(task, seed) / "scores.csv")
+    table = read_table(study.model_folder(task, seed) / "scores.csv", missing=["nan", ""])
     return table.assign(task=task, seed=seed)
 
 
