@@ -13,7 +13,7 @@ from xsub_utils.data.hub import hub_rows
 from xsub_utils.data.local import local_files, local_rows
 from xsub_utils.data.schema import TASKS
 from xsub_utils.models.tokenizers import train_tokenizer
-from xsub_utils.study.drawing import read_table
+from xsub_utils.study.csv_tables import read_table
 
 NAN = float("nan")
 TOPIC = xs.TaskSpec("topic", "sequence", ["travel", "sports"])

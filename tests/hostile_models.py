@@ -223,6 +223,11 @@ def of_masks():
             )
     yield Row("a seed of 1.5", lambda _: xs.random_mask(HALF, seed=1.5), Error("seed: expected an integer .* got 1.5"))
     yield Row("a seed of True", lambda _: xs.random_mask(HALF, seed=True), Error("seed: expected an integer"))
+    yield Row(
+        "a null character in the name of a mask",
+        lambda path: xs.save_masks(path / "masks.npz", {"a\0b": HALF}, {}),
+        Error("masks: expected names without a null character"),
+    )
     yield Row("a text for a mask", lambda _: xs.random_mask("x", seed=0), Error("mask: expected .* got a str"))
 
 

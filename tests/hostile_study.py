@@ -152,7 +152,7 @@ YAML = [
     Row(
         "a difficulty without end",
         written(SMALL + "[qaa]\n  difficulty: 24"),
-        Error("difficulty: expected .* 20, got 24"),
+        Error("difficulty: expected .* 21, got 24"),
     ),
     Row("a seed with a half", written(SMALL + "[qaa]\n  pool: 1.5"), Error("pool: expected a whole number, got 1.5")),
 ]

@@ -202,6 +202,8 @@ def _archive(masks: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
         }
         archive.writestr(zipfile.ZipInfo(_INDEX), json.dumps(index, indent=2))
         for name, mask in masks.items():
+            if "\0" in name:
+                raise invalid("masks", "names without a null character", repr(name))
             if mask.dtype != torch.bool:
                 raise TypeError(str(invalid("masks", "tensors of torch.bool", f"{name!r} of {mask.dtype}")))
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:

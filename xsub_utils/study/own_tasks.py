@@ -39,7 +39,8 @@ def specs_of(own_tasks: OwnTasks, source: str) -> dict[str, TaskSpec]:
 def options_of(own_tasks: OwnTasks, name: str, source: str) -> dict[str, Any]:
     """Options of `load_task` for a task; none for a built-in one."""
     entries = own_tasks.get(name, {})
-    return {option: entries[option] for option in OPTIONS.get(source, ()) if entries.get(option) is not None}
+    given = {option: entries[option] for option in OPTIONS.get(source, ()) if entries.get(option) is not None}
+    return given | ({"parallel": True} if entries.get("parallel") else {})
 
 
 def path_of(data: str, name: str) -> Path:

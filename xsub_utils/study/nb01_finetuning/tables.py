@@ -5,13 +5,16 @@ from math import nan
 
 import pandas as pd
 
+from xsub_utils._internal import store
 from xsub_utils.data.minibabel import languages as truth
 from xsub_utils.evaluation import baselines
 from xsub_utils.evaluation.scores import chance_level
+from xsub_utils.models.batches import scored_words
 from xsub_utils.statistics.inference import mantel
 from xsub_utils.study.conditions import Model
 from xsub_utils.study.csv_tables import read_table
 from xsub_utils.study.study import Study, load_model, stored_table
+from xsub_utils.training import settings
 
 
 def scores(study: Study, task: str, seed: int) -> pd.DataFrame:
@@ -47,18 +50,22 @@ def learning_curve(study: Study, task: str, seed: int) -> pd.DataFrame:
 def baseline_scores(study: Study, task: str) -> pd.DataFrame:
     """What needs no encoder: a bag of words, and the best constant answer. Columns as in `scores`."""
     data = study.task(task)
-    column = "labels" if data.kind == "token" else "label"
+    column, key = "labels" if data.kind == "token" else "label", {"task": data.identity}
+    test = data.examples("test")
+    if data.kind == "token":  # on the words that the model sees
+        test = scored_words(test, study.tokenizer(), max_length=settings.preset(study.preset, data).max_length)
+        key |= {"words": store.digest([len(words) for words in test["tokens"]])}
 
     def compute() -> pd.DataFrame:
-        words = baselines.bag_of_words_baseline(data.examples("train"), data.examples("test"), data.spec)
+        words = baselines.bag_of_words_baseline(data.examples("train"), test, data.spec)
         constant = {
-            language: chance_level(data.examples("test", language)[column], study.metric(task).name)
+            language: chance_level(test.loc[test["language"] == language, column], study.metric(task).name)
             for language in study.languages
         }
         table = pd.DataFrame({Model.BAG_OF_WORDS: words, Model.CONSTANT: constant}).rename_axis("language")
         return table.melt(var_name="model", value_name="score", ignore_index=False).reset_index()
 
-    table = stored_table("baselines", {"task": data.identity}, compute)
+    table = stored_table("baselines", key, compute)
     return table.assign(task=task, metric=data.metric, seed=0)
 
 
