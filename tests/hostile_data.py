@@ -174,7 +174,20 @@ TWO = {"de.jsonl": topic("1", "2"), "sw.jsonl": topic("2", "3")}
 OTHER = '{"id": 1, "text": "b", "label": "sports"}\n'
 LABEL = "the number of a class, from 0"
 
+
+def loading_script(path):
+    (path / "script").mkdir()
+    (path / "script" / "script.py").write_text("import datasets\n")
+    spec = xs.TaskSpec("mood", kind="sequence", labels=["a", "b"])
+    return xs.load_task(spec, ["de"], source="hub", dataset=str(path / "script"), sizes={"train": 1})
+
+
 ROWS = [
+    Row(
+        "a data set that is a loading script",
+        loading_script,
+        Error(r"dataset: expected one of plain files, got .*script.* refs/convert/parquet"),
+    ),
     # Files
     Row(
         "a copy of Jupyter's",

@@ -307,7 +307,26 @@ def of_measures():
     yield Row("two proponents", lambda _: top_examples(torch.tensor([[0.1, 0.3, 0.2]]), count=2).tolist(), [[1, 2]])
 
 
+def saved_without_heads(path):
+    small = xs.remove_heads(model(), torch.tensor([[True, False], [False, False]]))
+    small.save_pretrained(path)
+    xs.load_encoder("minibabel-base", "text")[1].save_pretrained(path)
+    return path
+
+
+def of_folders():
+    calls = {
+        "load_encoder": lambda path: xs.load_encoder(path, "sequence", labels=["LABEL_0", "LABEL_1", "LABEL_2"]),
+        "influence": lambda path: xs.influence([path], [batch()], [batch()], progress=False),
+    }
+    message = r"query.weight of shape \(4, 8\), and \d+ more, instead of \(8, 8\).*were heads removed"
+    for name, call in calls.items():
+        title = f"a model saved without heads for {name}"
+        yield Row(title, lambda path, call=call: call(saved_without_heads(path)), Error(message))
+
+
 ROWS = [
+    *of_folders(),
     *of_batches(),
     *of_token_model(),
     *of_broken(),

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from torch import nn
 
 from xsub_utils._internal.validation import invalid
+from xsub_utils.models.loading import from_pretrained
 from xsub_utils.models.modes import quiet, seeded
 from xsub_utils.training.finetune import load_finetuned
 from xsub_utils.training.folders import RECORD, checkpoints
@@ -142,9 +143,8 @@ def _load_folder(folder: Path) -> nn.Module:
         return load_finetuned(folder.parent, int(folder.name.removeprefix("epoch-")))[0]
     name = json.loads((folder / "config.json").read_text("utf-8"))["architectures"][0]
     with quiet(), seeded(0):
-        model, report = getattr(transformers, name).from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
-        )
+        kind = getattr(transformers, name)
+        model, report = from_pretrained(kind, folder, "checkpoints", local_files_only=True)
     if lacking := sorted(report["missing_keys"]):
         listed = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
         raise invalid("checkpoints", f"all weights of a {name}", f"{str(folder)!r} without {listed}")

@@ -90,7 +90,7 @@ def hub_rows(
         budget: Documents to fetch per language where data are streamed, from the oldest article on.
 
     Raises:
-        ValueError: If the data set has no such configuration.
+        ValueError: If the data set has no such configuration, or is a loading script.
         ConnectionError: If the hub or the data set cannot be reached.
     """
     data = hub_data(spec, dataset)
@@ -121,6 +121,9 @@ def _load(name: str, chosen: Mapping[str, str | None], streaming: bool, language
         return datasets.load_dataset(name, **chosen, streaming=streaming)
     except ValueError as error:
         raise invalid("languages", f"configurations of the hub's {name}", repr(language), str(error)) from error
+    except RuntimeError as error:  # a loading script, which datasets no longer runs
+        remedy = "try revision='refs/convert/parquet', or save it as Parquet elsewhere and pass source='local'"
+        raise invalid("dataset", "one of plain files", f"{name!r} ({error})", remedy) from error
     except OSError as error:  # no network, or no such data set
         raise ConnectionError(
             f"dataset: expected one that can be reached, got {name!r} ({error}); without a network, save it as Parquet "

@@ -15,6 +15,7 @@ from xsub_utils._internal.fingerprint import digest
 from xsub_utils._internal.validation import invalid, one_of, wrong_type
 from xsub_utils._internal.whole import sha256_once
 from xsub_utils.models.batch_checks import positions_of
+from xsub_utils.models.loading import from_pretrained
 from xsub_utils.models.modes import quiet, seeded
 
 PACKAGED = "minibabel-base"
@@ -58,7 +59,8 @@ def load_encoder(
 
     Raises:
         ValueError: If the kind is unknown or not to be had for this model, or labels are missing or
-            contradict the stored ones, or there is nothing to pad with.
+            contradict the stored ones, weights are of other shapes than the configuration says, or there is nothing to
+            pad with.
         FileNotFoundError: If there is no such model, its folder lacks weights or tokenizer, or the hub is out of reach.
 
     Example:
@@ -76,7 +78,7 @@ def load_encoder(
         auto = _auto_class(config, kind)
         maps = _label_maps(config, kind, labels)
         with quiet(), seeded(seed):
-            model = auto.from_pretrained(source, dtype=torch.float32, **maps, **_attention(config))
+            model, _ = from_pretrained(auto, source, "encoder", **maps, **_attention(config))
     except OSError as error:
         raise _missing(
             f"{PACKAGED!r}, a folder written by save_pretrained, or a hub id",

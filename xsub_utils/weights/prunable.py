@@ -43,7 +43,7 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Raises:
         TypeError: If something else than a model is given.
-        ValueError: If the model has none, or some are adapted, parametrised or quantised.
+        ValueError: If the model has none, layers share them, or some are adapted, parametrised or quantised.
 
     Source: Foroutan et al. 2022, section 3 and the published code.
     """
@@ -55,6 +55,9 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         words |= {id(parameter) for parameter in module.parameters()} if module is not None else set()
     inside = {id(module.weight) for module in base.modules() if isinstance(module, nn.Linear | Conv1D)} - words
     architecture = known_architecture(model)
+    if architecture is not None and architecture.calls is not None:
+        got = f"a {type(model).__name__}, whose layers share them"
+        raise invalid("model", "layers with weights of their own", got, "masks of heads tell its layers apart")
     in_layer: Callable[[str], object] = (
         _LAYER.search if architecture is None else partial(place_in_layers, architecture)
     )
