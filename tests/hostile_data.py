@@ -186,7 +186,7 @@ ROWS = [
     Row(
         "a data set that is a loading script",
         loading_script,
-        Error(r"dataset: expected one of plain files, got .*script.* refs/convert/parquet"),
+        Error(r"dataset: expected one of plain files, got .*script.*refs/convert/parquet"),
     ),
     # Files
     Row(

@@ -12,6 +12,8 @@ import jaxtyping
 import pytest
 from hostile import Error
 
+import xsub_utils
+
 ROWS = [
     pytest.param(row, id=f"{module.stem.removeprefix('hostile_')}: {row.name}")
     for module in sorted(Path(__file__).parent.glob("hostile_*.py"))
@@ -38,6 +40,15 @@ def test_hostile_input(row, tmp_path):
     message = str(caught.value)
     assert re.search(row.expected.pattern, message), message
     assert ": expected " in message, f"not of the form 'argument: expected …, got …': {message}"
+
+
+NO_DOOR = {"setup", "versions", "Metric"}  # take nothing, or are handed out rather than made
+
+
+def test_every_public_name_has_hostile_rows():
+    sources = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("hostile_*.py"))
+    tried = set(re.findall(r"\bxs\.(\w+)", sources))
+    assert not {name for name in xsub_utils.__all__ if not name.startswith("_")} - tried - NO_DOOR
 
 
 def test_there_are_many():

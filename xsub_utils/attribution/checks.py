@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +25,8 @@ def check_gates(gates: Tensor | None, batches: Sequence[Batch]) -> None:
         raise invalid(
             "gates", "either one mask for all examples or one in each batch", "both", "leave one of the two out"
         )
+    if not isinstance(gates, Tensor):
+        raise invalid("gates", "a tensor of shape (layers, heads)", f"a {type(gates).__name__}")
     if gates.dim() != 2:
         raise invalid("gates", "the shape (layers, heads)", tuple(gates.shape))
     if not gates.isfinite().all():
@@ -43,8 +46,8 @@ def check_numbers(
     if weights is not None and len(weights) != len(checkpoints):
         raise invalid("weights", f"one for each of {len(checkpoints)} checkpoints", len(weights))
     for weight in weights or ():
-        if not isfinite(weight):
-            raise invalid("weights", "finite numbers, such as learning rates", weight)
+        if not isinstance(weight, Real) or not isfinite(weight):
+            raise invalid("weights", "finite numbers, such as learning rates", repr(weight))
     examples = sum(map(length, test))
     if test_groups is not None and len(test_groups) != examples:
         raise invalid("test_groups", f"one label for each of {examples} test examples", len(test_groups))
@@ -56,6 +59,9 @@ def check_options(options: InfluenceOptions, weight_masks: Mapping | None, out: 
     Raises:
         ValueError: If gradients are to be projected and masked, or stored scores would not tell the loss from others.
     """
+    if not isinstance(options, InfluenceOptions):
+        remedy = "write options=InfluenceOptions(…)"
+        raise invalid("options", "InfluenceOptions", f"a {type(options).__name__}", remedy)
     if options.projection and weight_masks:
         raise invalid(
             "projection",

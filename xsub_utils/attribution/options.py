@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.amounts import amount, check_seed
+from xsub_utils._internal.validation import invalid, one_of, whole
 from xsub_utils.gradients.capture import Loss, example_loss
 
 _PARTS = ("encoder", "decoder", "cross")
@@ -36,7 +37,8 @@ class InfluenceOptions:
             `head_gates`.
 
     Raises:
-        ValueError: If an option is out of its range, or `rescore` is given without a projection.
+        TypeError, ValueError: If an option is of another type or out of its range, or `rescore` is given without a
+            projection.
 
     Example:
         >>> import xsub_utils as xs
@@ -64,14 +66,14 @@ class InfluenceOptions:
             raise invalid("parameters", "at least one group or name", repr(self.parameters), "None stands for all")
         if not callable(self.loss):
             raise invalid("loss", "a function of logits and labels", repr(self.loss))
-        if self.dtype is not None and not self.dtype.is_floating_point:
-            raise invalid("dtype", "a type of real numbers, such as torch.bfloat16", self.dtype)
-        if self.projection is not None and self.projection < 1:
-            raise invalid("projection", "at least 1 entry a side, such as 64, or None", self.projection)
-        if self.rescore < 0:
-            raise invalid("rescore", "at least 0", self.rescore)
+        if self.dtype is not None and not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
+            raise invalid("dtype", "a type of real numbers, such as torch.bfloat16", repr(self.dtype))
+        if self.projection is not None:
+            whole("projection", self.projection, 1, remedy="it is a number of entries, such as 64, or None")
+        whole("rescore", self.rescore, 0)
+        check_seed(self.seed)
         if self.rescore and self.projection is None:
             raise invalid("rescore", "0 without a projection", self.rescore, "give projection too, such as 64")
-        if self.memory is not None and not self.memory > 0:
-            raise invalid("memory", "a positive number of bytes", self.memory)
+        if self.memory is not None:
+            amount("memory", self.memory, above=0)
         one_of("part", self.part, _PARTS)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from xsub_utils._internal.validation import invalid
+from xsub_utils._internal.validation import invalid, whole
 
 
 def top_shares(
@@ -50,8 +50,7 @@ def top_shares(
     examples = scores.shape[1]
     if len(origins) != examples:
         raise invalid("origins", f"one label for each of {examples} training examples", len(origins))
-    if not 1 <= count <= examples:
-        raise invalid("count", f"between 1 and the {examples} training examples", count)
+    whole("count", count, 1, examples, f"there are {examples} training examples")
     labels = list(dict.fromkeys(origins))
     codes = torch.tensor([labels.index(origin) for origin in origins])
     proponents = codes[top_examples(scores, count=count, lowest=lowest)]

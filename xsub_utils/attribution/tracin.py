@@ -118,10 +118,12 @@ def influence(
     """
     checkpoints, train, test = _listed(checkpoints), listed_batches(train, "train"), listed_batches(test, "test")
     weights = None if weights is None else list(weights)
-    gates = None if gates is None else gates.detach()
     check_gates(gates, [*train, *test])
+    gates = None if gates is None else gates.detach()
     check_numbers(checkpoints, test, weights, test_groups)
     check_options(options, weight_masks, out)
+    if load is not None and not callable(load):
+        raise invalid("load", "a function from an entry of checkpoints to a model", repr(load))
     check_checkpoints(checkpoints, load)
     run = Run(
         checkpoints=checkpoints,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 
 from xsub_utils._internal import store
-from xsub_utils._internal.validation import invalid
+from xsub_utils._internal.validation import invalid, wrong_type
 from xsub_utils.data.schema import is_builtin
 from xsub_utils.data.tasks import Task
 
@@ -37,6 +37,8 @@ def text_to_text(task: Task) -> Task:
 
     Source: Foroutan et al. 2022, the published scripts (nli); after Raffel et al. 2020, appendix D (others).
     """
+    if not isinstance(task, Task):
+        raise wrong_type("task", "a Task, as load_task gives it", repr(task))
     if task.kind != "sequence":
         raise invalid(f"task {task.name!r}", "kind 'sequence', which has classes to generate", f"kind {task.kind!r}")
     form = NLI if is_builtin(task.spec, "nli") else PAIR if task.spec.pair else SINGLE

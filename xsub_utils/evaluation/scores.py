@@ -19,7 +19,7 @@ from xsub_utils.heads.gates import head_gates
 from xsub_utils.models.batch_checks import listed_batches
 from xsub_utils.models.batches import IGNORED
 from xsub_utils.models.example_order import example_order
-from xsub_utils.models.modes import eval_mode
+from xsub_utils.models.modes import eval_mode, require_model
 
 Batches = Iterable[Mapping[str, Tensor]]
 
@@ -54,6 +54,7 @@ def evaluate(
         >>> full < xs.evaluate(model, batches, metric="perplexity", gates=torch.zeros(heads))
         True
     """
+    require_model(model)
     chosen, names = metric_named(metric), label_names(model)
     if chosen.iob2:  # before the model has run over everything
         check_iob2(names)

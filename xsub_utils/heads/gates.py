@@ -104,6 +104,8 @@ def check_gates(model: nn.Module, batch: Mapping[str, Tensor], *, part: str = "e
             "one in training mode, where dropout changes the output too",
             "call model.eval() first",
         )
+    if not isinstance(batch, Mapping):
+        raise invalid("batch", "one batch, a dict of tensors", f"a {type(batch).__name__}", "take the first of a list")
     layers, heads = head_shape(model, part=part)
     plain = _output(model, batch)
     idle = []

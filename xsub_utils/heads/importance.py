@@ -18,7 +18,7 @@ from xsub_utils.heads.removal import Headless
 from xsub_utils.models.architectures import head_shape
 from xsub_utils.models.batch_checks import listed_batches
 from xsub_utils.models.batches import IGNORED
-from xsub_utils.models.modes import eval_mode, frozen
+from xsub_utils.models.modes import eval_mode, frozen, require_model
 
 # How the gradients of a pass, (examples or batches, layers, heads), become one number per head.
 _AGGREGATES = {
@@ -96,6 +96,7 @@ def gate_gradients(
     Raises:
         ValueError: If `metric` is unknown, there is no batch or a batch has no labels.
     """
+    require_model(model)
     weight = next(model.parameters())
     # Gates in the precision of the model, but never in half: it is in them that gradients add up.
     precision = torch.promote_types(weight.dtype, torch.float32)

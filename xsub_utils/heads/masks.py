@@ -154,6 +154,8 @@ def load_masks(path: str | Path) -> tuple[dict[str, Bool[Tensor, "..."]], dict[s
         >>> masks["qaa"]
         tensor([[ True, False]])
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(str(invalid("path", "a file that save_masks wrote", f"{path}, which does not exist")))
     data = Path(path).read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -5,6 +5,7 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from xsub_utils._internal.io import explained, sha256, sync, write_bytes_atomic, write_json
-from xsub_utils._internal.validation import invalid
+from xsub_utils._internal.validation import invalid, wrong_type
 from xsub_utils.evaluation.metrics import metric_named
 
 _RECORD, _TENSORS = "subnetwork.json", "subnetwork.safetensors"
@@ -178,8 +179,11 @@ def check_share(argument: str, value: float) -> None:
     """Raises unless a value is a share.
 
     Raises:
-        ValueError: If not.
+        TypeError: If it is no number.
+        ValueError: If it is outside of [0, 1].
     """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise wrong_type(argument, "a share in [0, 1]", repr(value))
     if not 0 <= value <= 1:
         raise invalid(argument, "a share in [0, 1]", value)
 

@@ -1,4 +1,4 @@
-"""States that end with a `with` block: of a model, of torch's generator, of the log of transformers."""
+"""States of a model that end with a `with` block, of torch's generator, of the log of transformers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +6,26 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from xsub_utils._internal.validation import wrong_type
+
+
+def require_model(model: object, argument: str = "model") -> None:
+    """Raises unless this is a model, rather than a pair of one and its tokenizer, or its folder.
+
+    Raises:
+        TypeError: If not.
+    """
+    if not isinstance(model, nn.Module):
+        got, remedy = f"a {type(model).__name__}", "load_encoder and load_finetuned give one and its tokenizer"
+        if isinstance(model, tuple):
+            got, remedy = "a pair", "give the model alone, without its tokenizer"
+        raise wrong_type(argument, "a model", got, remedy)
+
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """A model without dropout inside the `with` block; every module's mode is restored after it."""
+    require_model(model)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from xsub_utils._internal.validation import invalid
+from xsub_utils.models.modes import require_model
 
 _PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
 
@@ -18,8 +19,10 @@ def check_hooks_act(model: nn.Module) -> None:
     """Raises unless the modules of a model run one by one in this process, so that hooks on them act.
 
     Raises:
+        TypeError: If it is no model.
         ValueError: If the model or a part of it is compiled, or stands inside a module that runs copies of it.
     """
+    require_model(model)
     expected = "one that runs module by module, so that gates act"
     for name, module in model.named_modules():
         where = f" at {name}" if name else ""

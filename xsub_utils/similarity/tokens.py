@@ -22,7 +22,7 @@ def token_overlap(texts_a: Sequence[str], texts_b: Sequence[str], tokenizer: Pre
         of b without any sub-word are left out; nan if no sentence is left.
 
     Raises:
-        ValueError: If the two languages have different numbers of sentences.
+        ValueError: If the two languages have different numbers of sentences, or one of these is no text.
 
     Source: Belitsky et al. 2024, token overlap, without their special tokens.
 
@@ -36,6 +36,8 @@ def token_overlap(texts_a: Sequence[str], texts_b: Sequence[str], tokenizer: Pre
         >>> 0 < xs.token_overlap(qaa, qab, tokenizer) < 1
         True
     """
+    for name, texts in (("texts_a", texts_a), ("texts_b", texts_b)):
+        _check_texts(name, texts)
     if len(texts_a) != len(texts_b):
         sizes = f"{len(texts_a)} and {len(texts_b)}"
         raise invalid("texts_a, texts_b", "as many sentences of both, the i-th a translation of the i-th", sizes)
@@ -57,8 +59,20 @@ def vocabulary_jaccard(texts_a: Iterable[str], texts_b: Iterable[str], tokenizer
 
     Source: Jaccard 1912.
     """
+    texts_a, texts_b = list(texts_a), list(texts_b)
+    _check_texts("texts_a", texts_a)
+    _check_texts("texts_b", texts_b)
     a, b = (set().union(*_subwords(texts, tokenizer)) for texts in (texts_a, texts_b))
     return len(a & b) / len(a | b) if a | b else float("nan")
+
+
+def _check_texts(argument: str, texts: Sequence[str]) -> None:
+    """Raises unless these are several texts."""
+    if isinstance(texts, str):
+        raise invalid(argument, "a list of sentences", "a single one", "put it into a list")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise invalid(argument, "sentences, each a str", f"{text!r} in row {row}", "leave it out of both")
 
 
 def _subwords(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[set[int]]:

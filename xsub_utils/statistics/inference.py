@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from scipy.stats import rankdata
 
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.validation import invalid, one_of, whole
 
 _EXACT = 7  # number of objects up to which all orders are tried: 5,040
 _TOLERANCE = 1e-12  # orders that give the same correlation differ in its last bits
@@ -91,6 +91,7 @@ def mantel(
     """
     one_of("method", method, ("spearman", "pearson"))
     one_of("alternative", alternative, ("greater", "less", "two-sided"))
+    whole("permutations", permutations, 1)
     x, y = _same_objects(x, y)
     exact = len(x) <= _EXACT
     orders = _orders(len(x), factorial(len(x)) - 1 if exact else permutations, exact, seed)

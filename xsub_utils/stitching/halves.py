@@ -21,6 +21,7 @@ from xsub_utils.heads.gates import head_gates
 from xsub_utils.heads.removal import remove_heads, removes_like_masking
 from xsub_utils.models.architecture_table import TABLE
 from xsub_utils.models.architectures import head_shape, reads_first_token_only
+from xsub_utils.models.modes import require_model
 
 Batch = Mapping[str, Tensor]
 States = Float[Tensor, "examples tokens features"]
@@ -41,6 +42,7 @@ class CutModel:
     """
 
     def __init__(self, model: nn.Module, gates: Gates | None):
+        require_model(model)
         self._paths = _paths(model)
         self.model = _sharing_copy(model)
         self._in_force = ExitStack()

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from xsub_utils._internal.validation import invalid, one_of
+from xsub_utils._internal.amounts import amount, check_seed
+from xsub_utils._internal.validation import invalid, one_of, whole
 from xsub_utils.evaluation.scores import Batches
 from xsub_utils.models.batch_checks import listed_batches
 from xsub_utils.models.batches import IGNORED
@@ -140,6 +141,8 @@ def stitch_fronts(
         ValueError: As `stitch`, and if widths differ between fronts.
     """
     _check_options(kind, init, epochs, lr)
+    whole("level", level)
+    check_seed(seed)
     batches, cache = listed_batches(batches, labelled=bool(epochs)), cache or StateCache()
     if not fronts:
         raise invalid("fronts", "at least one front", "none")
@@ -275,7 +278,5 @@ def _check_options(kind: str, init: str | Sequence[Stitched], epochs: int, lr: f
     one_of("kind", kind, KINDS)
     if isinstance(init, str):
         one_of("init", init, INITS)
-    if epochs < 0:
-        raise invalid("epochs", "0 for the initial map, or more", epochs)
-    if not lr > 0:
-        raise invalid("lr", "a positive learning rate", lr)
+    whole("epochs", epochs, 0)
+    amount("lr", lr, above=0)

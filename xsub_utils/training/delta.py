@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from xsub_utils._internal.amounts import amount
 from xsub_utils._internal.io import write_bytes_atomic
 from xsub_utils._internal.validation import invalid, wrong_type
-from xsub_utils.weights.masks import require_model
+from xsub_utils.models.modes import require_model
 
 _KINDS = ("index", "value", "whole")
 _FORMAT = "xsub-sparse-delta"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from xsub_utils._internal.amounts import amount
-from xsub_utils._internal.validation import invalid, one_of, whole
+from xsub_utils._internal.validation import invalid, one_of, whole, wrong_type
 from xsub_utils.data.schema import TASKS, TaskSpec
 from xsub_utils.data.tasks import Task
 
@@ -110,6 +110,8 @@ def preset(study: str, task: Task | TaskSpec) -> Settings:
         (2, 10)
     """
     one_of("study", study, PRESETS)
+    if not isinstance(task, Task | TaskSpec):
+        raise wrong_type("task", "a Task or its TaskSpec", repr(task))
     if settings := _settings_for(study, task):
         return settings
     fitting = [name for name in PRESETS if _settings_for(name, task)]

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from xsub_utils._internal.amounts import check_seed
-from xsub_utils._internal.validation import invalid, whole, wrong_type
+from xsub_utils._internal.validation import invalid, whole
+from xsub_utils.models.modes import require_model
 
 WeightMask = Mapping[str, Bool[Tensor, "..."]]
 _LOW = 16  # bits of a float32 that the second pass looks at
@@ -141,19 +142,6 @@ def masked_weights(model: nn.Module, mask: WeightMask) -> Iterator[None]:
         with torch.no_grad():
             for parameter, values in before:
                 parameter.copy_(values)
-
-
-def require_model(model: object, argument: str = "model") -> None:
-    """Raises unless this is a model, rather than a pair of one and its tokenizer, or its folder.
-
-    Raises:
-        TypeError: If not.
-    """
-    if not isinstance(model, nn.Module):
-        got, remedy = f"a {type(model).__name__}", "load_encoder and load_finetuned give one and its tokenizer"
-        if isinstance(model, tuple):
-            got, remedy = "a pair", "give the model alone, without its tokenizer"
-        raise wrong_type(argument, "a model", got, remedy)
 
 
 def require_weight_mask(mask: object, argument: str = "mask") -> None:

@@ -11,8 +11,8 @@ from transformers.pytorch_utils import Conv1D
 from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.models.architecture_table import TABLE
 from xsub_utils.models.architectures import known_architecture, place_in_layers
+from xsub_utils.models.modes import require_model
 from xsub_utils.models.wrapped import check_plain_weights
-from xsub_utils.weights.masks import require_model
 
 SCOPES = ("global", "stack", "matrix")
 # Layers as transformers names them, in models of types that are in no table too.
