@@ -1,5 +1,8 @@
 """Hostile options, names and files of what is left: attribution, stitching, statistics, architectures, results."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -18,6 +21,15 @@ def tokenizer():
 
 def influence(**options):
     return xs.influence([model()], [batch()], [batch()], progress=False, **options)
+
+
+def save_here(path, folder):
+    before = Path.cwd()
+    os.chdir(path)
+    try:
+        xs.find_subnetwork(model(), [batch()]).save(folder)
+    finally:
+        os.chdir(before)
 
 
 def stitched(batches=None, metric="accuracy", **options):
@@ -138,6 +150,8 @@ ARCHITECTURES = rows(
 )
 
 FILES = rows(
+    a_subnetwork_into_the_working_directory=(lambda path: save_here(path, "."), "folder: .*, where this process works"),
+    a_subnetwork_nowhere=(lambda path: save_here(path, ""), "folder: expected a new or an empty folder, got ''"),
     no_such_subnetwork=(lambda path: xs.Subnetwork.load(path / "none"), "folder: .* which does not exist"),
     a_folder_without_subnetwork=(lambda path: xs.Subnetwork.load(path), "folder: .* lacks subnetwork.json"),
     no_such_run=(lambda path: xs.checkpoints(path / "none"), "folder: .* which does not exist"),

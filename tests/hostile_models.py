@@ -7,7 +7,14 @@ import torch
 from hostile import Error, Row
 from torch import nn
 from torch.nn.utils import parametrize, prune
-from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, BertModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 import xsub_utils as xs
 from xsub_utils.attribution.top_k import top_examples
@@ -236,7 +243,7 @@ GATES = {
     "with nan": (torch.tensor([[1.0, torch.nan], [1, 1]]), "finite numbers"),
     "in a list": ([[1, 1], [1, 1]], "a tensor of shape"),
     "in an array": (np.ones((2, 2)), "got a ndarray"),
-    "of three examples for six": (torch.ones(3, 2, 2), "those of the 6 examples of the batch, got those of 3"),
+    "of three examples for six": (torch.ones(3, 2, 2), r"the same for all examples, got shape \(3, 2, 2\)"),
 }
 
 
@@ -314,6 +321,54 @@ def saved_without_heads(path):
     return path
 
 
+def cut_off(path):
+    model().save_pretrained(path)
+    xs.load_encoder("minibabel-base", "text")[1].save_pretrained(path)
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    return path
+
+
+class Wrapper(nn.Module):
+    """A user's own module around a language model."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **batch):
+        return self.inner(**batch)
+
+
+def perplexity_in_a_wrapper(_):
+    torch.manual_seed(0)
+    language_model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=12, vocab_size=30)).eval()
+    data = [batch(labels=batch()["input_ids"])]
+    plain, wrapped = (xs.evaluate(one, data, metric="perplexity") for one in (language_model, Wrapper(language_model)))
+    return plain == wrapped and abs(plain / language_model(**data[0]).loss.exp().item() - 1) < 1e-5
+
+
+def of_surprises():
+    yield Row("perplexity of a wrapped language model", perplexity_in_a_wrapper, True)
+    left = torch.tensor([[0, 0, 1, 1, 1]] * 6)
+    for name, call in TAKING_BATCHES.items():
+        data = [batch(attention_mask=left)]
+        yield Row(f"padding on the left for {name}", lambda _, call=call, data=data: call(data), Error("on the right"))
+    for name in (name for name in ANY if name not in ("influence", "fisher_information")):
+        data, call = [batch(gates=torch.ones(6, 2, 2))], TAKING_BATCHES[name]
+        yield Row(f"gates in a batch for {name}", lambda _, call=call, data=data: call(data), Error("got 'gates'"))
+    frame = xs.load_task("nli", ["qaa"], sizes={"test": 6}).examples("test")
+    tokenizer = xs.load_encoder("minibabel-base", "text")[1]
+    some = [
+        part | {name: values[:2] for name, values in part.items()} for part in xs.make_batches(frame, tokenizer, "text")
+    ]
+    for name in ("hidden_states", "predictions"):
+        call = TAKING_BATCHES[name]
+        yield Row(
+            f"a batch cut short for {name}", lambda _, call=call: call(some), Error("which numbers 6|hold 'labels'")
+        )
+
+
 def of_folders():
     calls = {
         "load_encoder": lambda path: xs.load_encoder(path, "sequence", labels=["LABEL_0", "LABEL_1", "LABEL_2"]),
@@ -323,10 +378,13 @@ def of_folders():
     for name, call in calls.items():
         title = f"a model saved without heads for {name}"
         yield Row(title, lambda path, call=call: call(saved_without_heads(path)), Error(message))
+        title = f"weights that were cut off for {name}"
+        yield Row(title, lambda path, call=call: call(cut_off(path)), Error("weights that can be read, got those of"))
 
 
 ROWS = [
     *of_folders(),
+    *of_surprises(),
     *of_batches(),
     *of_token_model(),
     *of_broken(),

@@ -205,6 +205,14 @@ def test_numbers_survive(change):
     assert torch.equal(changed["input_ids"], batch["input_ids"])
 
 
+def test_batches_that_are_copied_one_by_one_belong_together(model_and_tokenizer, examples):
+    model, tokenizer = model_and_tokenizer
+    batches = batches_of(examples, tokenizer, "bucketed")
+    right = xs.predictions(model, batches)[1].tolist()
+    for copies in ([copy.deepcopy(one) for one in batches], [pickle.loads(pickle.dumps(one)) for one in batches]):
+        assert xs.predictions(model, copies)[1].tolist() == right == examples["label"].tolist()
+
+
 def test_batches_are_still_what_models_take(model_and_tokenizer, examples):
     model, tokenizer = model_and_tokenizer
     for batch in batches_of(examples, tokenizer, "bucketed"):

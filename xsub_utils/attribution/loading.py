@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import nn
 
 from xsub_utils._internal.validation import invalid
-from xsub_utils.models.loading import from_pretrained
+from xsub_utils.models.loading import from_pretrained, readable
 from xsub_utils.models.modes import quiet, seeded
 from xsub_utils.training.finetune import load_finetuned
 from xsub_utils.training.folders import RECORD, checkpoints
@@ -94,7 +94,7 @@ def _shapes(entry: Any) -> dict[str, tuple[int, ...]]:
         return parameter_shapes(entry)
     shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(_folder(entry).glob("model*.safetensors")):
-        with safe_open(path, "pt") as file:
+        with readable(path, "checkpoints"), safe_open(path, "pt") as file:
             shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     return shapes
 

@@ -84,7 +84,7 @@ def local_rows(
         table = READERS[file.path.suffix](file.path)
         if table.empty:
             raise invalid(str(file.path), "rows", "none", "fill it or take it away")
-        tables = {file.language: table} if file.language else _by_language(table, columns, str(file.path))
+        tables = _tables(table, file, columns, languages)
         present += [str(name) for name in tables or [file.name] if str(name) not in present]
         missing = [language for language in missing if language not in tables]
         unit = "row" if file.path.suffix == ".parquet" else "line"
@@ -134,6 +134,25 @@ def _described(file: Path, name: Path, language: str | None) -> LocalFile:
 
 
 # What columns tell
+
+
+def _tables(
+    table: pd.DataFrame, file: LocalFile, columns: Mapping[str, str], languages: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """Rows of each language: by the column if it holds codes that are asked for, else by the name of the file.
+
+    Raises:
+        ValueError: If the column holds only codes of other languages than the name.
+    """
+    told = _by_language(table, columns, str(file.path))
+    if file.language is None or set(told) & set(languages):
+        return told
+    words = re.split(r"[/._-]", _stem(Path(file.name)))
+    other = [code for code in map(str, told) if re.fullmatch(r"[a-z]{2,3}", code) and code not in words]
+    if other and len(other) == len(told):
+        got = f"{', '.join(map(repr, other))} in its column of languages"
+        raise invalid(str(file.path), f"language {file.language!r}, as its name says", got, "rename the file")
+    return {file.language: table}
 
 
 def _by_language(table: pd.DataFrame, columns: Mapping[str, str], place: str) -> dict[str, pd.DataFrame]:

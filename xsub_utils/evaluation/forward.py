@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from xsub_utils._internal.validation import invalid
 from xsub_utils.evaluation.generation import decoder_shift
@@ -27,7 +28,7 @@ def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
         remedy = "load_encoder(…, kind, labels) gives one"
         raise invalid("model", "one with a head, which gives logits", f"a {type(model).__name__}", remedy)
     check_labels(labels, logits)
-    return predicted_labels(model, labels), logits
+    return predicted_labels(model, labels, logits), logits
 
 
 def split_labels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
@@ -45,14 +46,27 @@ def split_labels(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor 
     return labels, inputs
 
 
-def predicted_labels(model: nn.Module, labels: Tensor) -> Tensor:
+def predicted_labels(model: nn.Module, labels: Tensor, logits: Tensor) -> Tensor:
     """The labels that a model predicts at each position, in the shape of the labels.
 
     These are the labels themselves, but for decoder-only language models: they predict the next token, after the last
     one nothing. That is how transformers aligns them too.
     """
-    causal = getattr(model, "can_generate", bool)() and not getattr(model.config, "is_encoder_decoder", False)
-    return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED) if causal and labels.dim() == 2 else labels
+    causal = labels.dim() == 2 and _predicts_next(transformer_in(model), logits)
+    return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED) if causal else labels
+
+
+def transformer_in(model: nn.Module) -> Any:
+    """The model of transformers that a model is, or the first that it holds; None if there is none."""
+    return next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+
+
+def _predicts_next(model: Any, logits: Tensor) -> bool:
+    """Whether logits are those of a decoder-only language model, be it one of transformers or of the user's own."""
+    if model is None or getattr(model.config, "is_encoder_decoder", False):
+        return False
+    vocabulary = getattr(model.config.get_text_config(), "vocab_size", None)
+    return model.can_generate() or (decoder_only(model.config) and logits.shape[-1] == vocabulary)
 
 
 @contextmanager
@@ -105,7 +119,8 @@ def check_finite(logits: Tensor) -> None:
 
 def _check_padding(model: Any, inputs: Mapping[str, Tensor]) -> None:
     """Raises if a classifier that reads the last token before the padding would look for it in the wrong place."""
-    classifies = type(model).__name__.endswith("ForSequenceClassification")
+    model = transformer_in(model)
+    classifies = any(kind.__name__.endswith("ForSequenceClassification") for kind in type(model).__mro__)
     if not (classifies and "input_ids" in inputs and decoder_only(model.config)):
         return
     ids, padding = inputs["input_ids"], model.config.get_text_config().pad_token_id

@@ -15,7 +15,7 @@ from xsub_utils.evaluation.forward import check_finite, check_labelled, forward
 from xsub_utils.evaluation.generation import generate
 from xsub_utils.evaluation.metrics import label_count, losses, metric_named
 from xsub_utils.evaluation.spans import check_iob2
-from xsub_utils.heads.gates import head_gates
+from xsub_utils.heads.gates import check_for_all, head_gates
 from xsub_utils.models.batch_checks import listed_batches
 from xsub_utils.models.batches import IGNORED
 from xsub_utils.models.example_order import example_order
@@ -116,6 +116,7 @@ def _by_batch(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Predictions and labels of each batch, as `score` takes them."""
     metric_named(metric)
+    check_for_all(gates)
     outputs, labels = [], []
     with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates, part=part):
         for batch in batches:

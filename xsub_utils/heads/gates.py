@@ -118,6 +118,18 @@ def check_gates(model: nn.Module, batch: Mapping[str, Tensor], *, part: str = "e
         raise _idle(model, part, idle)
 
 
+def check_for_all(gates: object) -> None:
+    """Raises unless gates are those of all examples, whose batches may come in any order.
+
+    Raises:
+        ValueError: If they are not a tensor (layers, heads).
+    """
+    if gates is not None and not (isinstance(gates, Tensor) and gates.ndim == 2):
+        got = f"shape {tuple(gates.shape)}" if isinstance(gates, Tensor) else f"a {type(gates).__name__}"
+        remedy = "a Subnetwork has it as .mask" if hasattr(gates, "mask") else ""
+        raise invalid("gates", "a tensor of shape (layers, heads), the same for all examples", got, remedy)
+
+
 class _Scaling:
     """A pre-hook that scales each head's slice of what enters an output projection, in layer after layer."""
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from xsub_utils._internal.io import write_bytes_atomic
+from xsub_utils._internal.places import file_to_write
 from xsub_utils._internal.validation import invalid, one_of
 
 _AXES = {"all": None, "layers": 0, "within": 1}
@@ -131,7 +132,7 @@ def save_masks(path: str | Path, masks: Mapping[str, Bool[Tensor, "..."]], meta:
         >>> xs.load_masks("masks.npz")[1]
         {'task': 'nli'}
     """
-    write_bytes_atomic(Path(path), _archive(masks, meta))
+    write_bytes_atomic(file_to_write(path), _archive(masks, meta))
 
 
 def load_masks(path: str | Path) -> tuple[dict[str, Bool[Tensor, "..."]], dict[str, Any]]:
@@ -154,9 +155,10 @@ def load_masks(path: str | Path) -> tuple[dict[str, Bool[Tensor, "..."]], dict[s
         >>> masks["qaa"]
         tensor([[ True, False]])
     """
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(str(invalid("path", "a file that save_masks wrote", f"{path}, which does not exist")))
-    data = Path(path).read_bytes()
+    data = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             index = json.loads(archive.read(_INDEX))

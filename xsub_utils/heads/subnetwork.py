@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from xsub_utils._internal.io import explained, sha256, sync, write_bytes_atomic, write_json
+from xsub_utils._internal.places import folder_to_write
 from xsub_utils._internal.validation import invalid, wrong_type
 from xsub_utils.evaluation.metrics import metric_named
 
@@ -120,7 +121,10 @@ class Subnetwork:
             ValueError: If the folder holds anything else.
             StoreError: If it cannot be written.
         """
-        folder = Path(folder)
+        folder = folder_to_write(folder, "folder")
+        if folder.resolve() in (here := Path.cwd().resolve(), *here.parents):
+            got = f"{str(folder)!r}, where this process works"
+            raise invalid("folder", "a folder of its own", got, "name one in it")
         present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         if present - {_RECORD, _TENSORS} or (folder.exists() and not folder.is_dir()):
             holds = f"{folder} with {', '.join(sorted(present))}" if present else f"the file {folder}"
@@ -139,7 +143,7 @@ class Subnetwork:
             FileNotFoundError: If there is no such folder, or no subnetwork in it.
             ValueError: If it is damaged.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         for name in (_RECORD, _TENSORS):
             if not (folder / name).is_file():
                 problem = f"{folder}, which lacks {name}" if folder.is_dir() else f"{folder}, which does not exist"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from xsub_utils._internal.validation import invalid
 from xsub_utils.models.batches import IGNORED
-from xsub_utils.models.example_order import Batch, length
+from xsub_utils.models.example_order import Batch, NumberedBatch, length
 
 
 def listed_batches(batches: Iterable[Batch], name: str = "batches", *, labelled: bool = True) -> list[Batch]:
@@ -52,6 +52,9 @@ def _check_batch(batch: Any, name: str, number: int, labelled: bool) -> None:
         raise invalid(name, "as many examples in every tensor of a batch", f"{got} of batch {number}")
     if not length(batch):
         raise invalid(name, "at least one example in each batch", f"none in batch {number}")
+    if isinstance(batch, NumberedBatch) and len(batch.rows) != length(batch):
+        got = f"{length(batch)} in batch {number}, which numbers {len(batch.rows)}"
+        raise invalid(name, "the examples that make_batches put there", got, "dict(batch) forgets the numbers")
 
 
 def check_inputs(model: nn.Module, inputs: Batch) -> None:
@@ -61,9 +64,17 @@ def check_inputs(model: nn.Module, inputs: Batch) -> None:
         ValueError: If an id is outside the vocabulary, ids are no integers, or there are more positions than the model
             has.
     """
-    ids = inputs.get("input_ids")
+    if "gates" in inputs:
+        remedy = "influence alone takes gates for each example; head_gates and gates= take them for all"
+        raise invalid("batches", "inputs of the model and labels", "'gates'", remedy)
+    ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
     if ids is None:
         return
+    if mask is not None and mask.ndim == 2 and _counts_padding(model) and ((mask[:, 0] == 0) & mask.any(1)).any():
+        remedy = "set tokenizer.padding_side = 'right'"
+        raise invalid("batches", "padding on the right", "padding before the first token", remedy)
+    if mask is not None and mask.shape != ids.shape and mask.ndim == ids.ndim:
+        raise invalid("batches", f"an attention_mask of shape {tuple(ids.shape)}", tuple(mask.shape))
     if ids.is_floating_point() or ids.ndim != 2:
         expected = "input_ids of integers, of shape (examples, positions)"
         raise invalid("batches", expected, f"{ids.dtype} of shape {tuple(ids.shape)}")
@@ -86,9 +97,22 @@ def _vocabulary_of(model: Any) -> int | None:
 
 def positions_of(model: nn.Module) -> int | None:
     """The longest input that a model with learned positions can read, in sub-words; None if nothing limits it."""
-    for name, module in model.named_modules():
-        last = name.rsplit(".", 1)[-1]
-        if isinstance(module, nn.Embedding) and last in ("position_embeddings", "wpe", "embed_positions"):
-            ahead = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - ahead
-    return None
+    module = _positions(model)
+    if module is None:
+        return None
+    return module.num_embeddings - (
+        getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+    )
+
+
+def _counts_padding(model: nn.Module) -> bool:
+    """Whether tokens after padding have other positions than without it."""
+    module = _positions(model)
+    return module is not None and module.padding_idx is None
+
+
+def _positions(model: nn.Module) -> Any:
+    """The embeddings of positions that a model has learned, if it has."""
+    names = ("position_embeddings", "wpe", "embed_positions")
+    modules = model.named_modules()
+    return next((part for name, part in modules if name.endswith(names) and isinstance(part, nn.Embedding)), None)

@@ -1,6 +1,7 @@
 """Batches of tensors from examples: tokenised, labelled or masked, and padded."""
 
 import hashlib
+import secrets
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -88,7 +89,7 @@ def make_batches(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"])) if bucket else range(len(rows))
     if kind == "mlm":
         _mask_rows(rows, examples, tokenizer, mask_seed)
-    source = object()
+    source = secrets.token_hex(8)
     parts = (list(order[start : start + batch_size]) for start in range(0, len(rows), batch_size))
     return [NumberedBatch(_pad([rows[i] for i in part], tokenizer), torch.tensor(part), source) for part in parts]
 

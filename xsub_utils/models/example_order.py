@@ -16,7 +16,7 @@ class NumberedBatch(dict[str, Tensor]):
     Args:
         tensors: Name -> values of all examples of the batch.
         rows: Number of each example among those that the batches were made of, from 0.
-        source: The same object in all batches of the same examples, and in no others; hashable.
+        source: What all batches of the same examples have in common, and no others.
     """
 
     def __init__(self, tensors: Batch, rows: Int[Tensor, " examples"], source: object):

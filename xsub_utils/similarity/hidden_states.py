@@ -11,7 +11,7 @@ from tqdm import tqdm
 from xsub_utils._internal.validation import invalid, one_of
 from xsub_utils.evaluation.forward import split_labels
 from xsub_utils.evaluation.scores import Batches
-from xsub_utils.heads.gates import head_gates
+from xsub_utils.heads.gates import check_for_all, head_gates
 from xsub_utils.models.batch_checks import listed_batches
 from xsub_utils.models.example_order import example_order
 from xsub_utils.models.modes import eval_mode
@@ -76,6 +76,7 @@ def pooled_states(
     """
     by_pool: dict[str, list[list[Tensor]]] = {one_of("pool", pool, POOLS): [] for pool in pools}
     batches = listed_batches(batches, labelled=False)
+    check_for_all(gates)
     with eval_mode(model), torch.no_grad(), nullcontext() if gates is None else head_gates(model, gates):
         for batch in tqdm(batches, desc="hidden states", delay=5, leave=False):
             levels, mask = _levels(model, batch)

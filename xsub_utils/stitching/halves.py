@@ -283,4 +283,4 @@ def _run_head(model: nn.Module, batch: Batch, tokens: int) -> tuple[Tensor, Tens
     assert labels is not None
     logits = model(**{name: values[:, :tokens] for name, values in inputs.items()}).logits
     check_labels(labels, logits)
-    return predicted_labels(model, labels), logits
+    return predicted_labels(model, labels, logits), logits

@@ -44,6 +44,9 @@ def config_file(study: str) -> Path:
     file = Path(study).expanduser().resolve()
     if not file.is_file():
         raise FileNotFoundError(f"study: expected a YAML file, got {study!r}, which is not there")
+    if file.stem in study_names() and file.parent != CONFIGS.resolve():
+        remedy = f"rename it: its figures would take the place of those in figures/{file.stem}"
+        raise invalid("study", "a file named otherwise than the studies of the package", repr(study), remedy)
     return file
 
 

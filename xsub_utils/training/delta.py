@@ -268,7 +268,8 @@ def load_delta(path: str | Path) -> SparseDelta:
         >>> list(xs.load_delta("delta.safetensors").whole)[-1]  # the base has no task head
         'classifier.out_proj.weight'
     """
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(str(invalid("path", "a file that save_delta wrote", f"no file {str(path)!r}")))
     tensors: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
     try:

@@ -82,7 +82,8 @@ def load_finetuned(folder: str | Path, epoch: int | None = None) -> tuple[nn.Mod
 
     Raises:
         FileNotFoundError: If the folder is of no such run, or the run has no checkpoints yet.
-        ValueError: If there is no such epoch, or its files are not as they were written.
+        ValueError: If the run is not complete and no epoch is named, there is no such epoch, or its files are not as
+            they were written.
 
     Example:
         >>> import xsub_utils as xs
@@ -96,6 +97,10 @@ def load_finetuned(folder: str | Path, epoch: int | None = None) -> tuple[nn.Mod
     record = read_record(folder)
     checkpoints(folder)
     epochs = numbered_folders(folder, "epoch")
+    if epoch is None and not record.get("epochs"):
+        got = f"{str(folder)!r}, which was interrupted after epoch {max(epochs)}"
+        remedy = "the same call of finetune goes on with it; epoch= takes a checkpoint of it"
+        raise invalid("folder", "a complete run", got, remedy)
     chosen = max(epochs) if epoch is None else epoch
     if chosen not in epochs:
         raise invalid("epoch", f"one of {', '.join(map(str, epochs))}, which {str(folder)!r} holds", epoch)

@@ -47,7 +47,9 @@ def checkpoints(folder: str | Path) -> list[Path]:
 
 def numbered_folders(folder: str | Path, name: str) -> dict[int, Path]:
     """Number -> folder, of all folders called `name-number` in another one, smallest number first."""
-    matches = ((re.fullmatch(rf"{name}-(\d+)", path.name), path) for path in Path(folder).glob(f"{name}-*"))
+    matches = (
+        (re.fullmatch(rf"{name}-(\d+)", path.name), path) for path in Path(folder).expanduser().glob(f"{name}-*")
+    )
     return dict(sorted((int(match[1]), path) for match, path in matches if match and path.is_dir()))
 
 
@@ -58,7 +60,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
         FileNotFoundError: If the folder is of no such run.
         ValueError: If the record is damaged.
     """
-    file = Path(folder) / RECORD
+    file = Path(folder).expanduser() / RECORD
     if not file.is_file():
         got = f"{str(folder)!r}, which has no {RECORD}" if file.parent.is_dir() else f"no folder {str(folder)!r}"
         remedy = "load_encoder and influence take any folder that transformers can load"
