@@ -425,7 +425,7 @@ def test_shares_of_the_whole_sum_to_one():
 
 @pytest.mark.parametrize("count", [0, 6, -1])
 def test_wrong_shares_are_explained(count):
-    with pytest.raises(ValueError, match=f"count: expected between 1 and the 5 training examples, got {count}$"):
+    with pytest.raises(ValueError, match=f"count: expected 1 to 5, got {count}; there are 5 training examples"):
         top_shares(SCORES, list("abcde"), count=count)
     with pytest.raises(ValueError, match=r"origins: expected one label for each of 5 training examples, got 4$"):
         top_shares(SCORES, list("abcd"), count=2)
@@ -571,10 +571,10 @@ def test_gradients_of_examples_are_handed_over_batch_by_batch(gates):
     [
         ({"parameters": []}, r"parameters: expected at least one group or name, got \[\]; None stands for all"),
         ({"dtype": torch.int64}, r"dtype: expected a type of real numbers, such as torch.bfloat16, got torch.int64"),
-        ({"projection": 0}, "projection: expected at least 1 entry a side, such as 64, or None, got 0"),
+        ({"projection": 0}, "projection: expected at least 1, got 0; it is a number of entries, such as 64, or None"),
         ({"projection": 8, "rescore": -1}, "rescore: expected at least 0, got -1"),
         ({"rescore": 3}, "rescore: expected 0 without a projection, got 3; give projection too"),
-        ({"memory": 0.0}, r"memory: expected a positive number of bytes, got 0\.0"),
+        ({"memory": 0.0}, r"memory: expected a finite number above 0, got 0\.0"),
         ({"part": "encodr"}, "part: expected one of encoder, decoder, cross, got 'encodr'; did you mean 'encoder'"),
     ],
 )

@@ -124,7 +124,7 @@ def test_unknown_shuffle():
 
 @each_control
 def test_negative_seed(control):
-    with pytest.raises(ValueError, match="seed: expected at least 0, got -1"):
+    with pytest.raises(ValueError, match="seed: expected an integer of at least 0, got -1"):
         control(make_mask(), -1)
 
 

@@ -144,7 +144,7 @@ def test_mantel_refuses():
         mantel(frame.rename(index={"b": "a"}), frame)
     with pytest.raises(ValueError, match="y: expected finite cells, got infinity; write nan"):
         mantel(x, np.where(OFF, y, np.inf))
-    with pytest.raises(ValueError, match=r"permutations: expected at least 1, .* got 0"):
+    with pytest.raises(ValueError, match=r"permutations: expected at least 1, got 0"):
         mantel(*matrices(objects=8), permutations=0)
 
 

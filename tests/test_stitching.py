@@ -514,9 +514,9 @@ def raises(message):
     [
         ({"kind": "afine"}, "kind: expected one of linear, affine, got 'afine'; did you mean 'affine'?"),
         ({"init": "pinv"}, "init: expected one of least_squares, identity, random, got 'pinv'"),
-        ({"epochs": -1}, "epochs: expected 0 for the initial map, or more, got -1"),
-        ({"lr": 0.0}, "lr: expected a positive learning rate, got 0.0"),
-        ({"lr": math.nan}, "lr: expected a positive learning rate, got nan"),
+        ({"epochs": -1}, "epochs: expected at least 0, got -1"),
+        ({"lr": 0.0}, "lr: expected a finite number above 0, got 0.0"),
+        ({"lr": math.nan}, "lr: expected a finite number above 0, got nan"),
         ({"level": 4}, "expected 0 (embeddings) to 3, as XLMRobertaForSequenceClassification has 3 layers, got 4"),
         ({"level": -1}, "as XLMRobertaForSequenceClassification has 3 layers, got -1"),
         ({"batches": []}, "batches: expected at least one batch, got none"),

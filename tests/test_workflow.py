@@ -1,6 +1,7 @@
 """The sweep: what it runs, runs again and refuses. On a copy whose notebooks compute nothing."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -291,8 +292,14 @@ def make(repository, *arguments):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, repository)
     (repository / ".venv" / ".ready").touch()
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
-        ["make", *arguments], cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ["make", *arguments],
+        cwd=repository,
+        env=outside,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     return done.stdout, done.returncode
 

@@ -64,7 +64,7 @@ def head_gates(
     layers = defaultdict(list)
     for layer, attention in enumerate(attentions):
         layers[attention.output].append(layer)
-    scalings, runs = [_Scaling(gates, own) for own in layers.values()], list[None]()
+    scalings, runs = [_Scaling(gates, own) for own in layers.values()], _Runs()
     with ExitStack() as hooks:
         for output, scaling in zip(layers, scalings, strict=True):
             hooks.enter_context(output.register_forward_pre_hook(scaling))
@@ -72,9 +72,9 @@ def head_gates(
                 stack = model.get_submodule(attentions[scaling.layers[0]].stack)
                 hooks.enter_context(stack.register_forward_pre_hook(scaling.begin))
         for runner in {model, getattr(model, "base_model", model)}:
-            hooks.enter_context(runner.register_forward_hook(lambda *_: runs.append(None)))
+            hooks.enter_context(runner.register_forward_hook(runs))
         yield
-    if runs and (idle := [layer for scaling in scalings if not scaling.calls for layer in scaling.layers]):
+    if runs.count and (idle := [layer for scaling in scalings if not scaling.calls for layer in scaling.layers]):
         raise _idle(model, part, idle)
 
 
@@ -128,6 +128,15 @@ def check_for_all(gates: object) -> None:
         got = f"shape {tuple(gates.shape)}" if isinstance(gates, Tensor) else f"a {type(gates).__name__}"
         remedy = "a Subnetwork has it as .mask" if hasattr(gates, "mask") else ""
         raise invalid("gates", "a tensor of shape (layers, heads), the same for all examples", got, remedy)
+
+
+class _Runs:
+    """A forward hook that counts; a copy of the model counts for itself."""
+
+    count = 0
+
+    def __call__(self, *_passed: object) -> None:
+        self.count += 1
 
 
 class _Scaling:
