@@ -58,11 +58,12 @@ def _check_batch(batch: Any, name: str, number: int, labelled: bool) -> None:
 
 
 def check_inputs(model: nn.Module, inputs: Batch) -> None:
-    """Raises unless a model can read the inputs of a batch: its sub-words and its length.
+    """Raises unless a model can read the inputs of a batch: its sub-words, its padding and its length.
 
     Raises:
-        ValueError: If an id is outside the vocabulary, ids are no integers, or there are more positions than the model
-            has.
+        ValueError: If the batch holds gates, which only `influence` heeds; padding comes first where that moves the
+            positions of all tokens; the mask is of another shape than the ids; an id is outside the vocabulary or no
+            integer; or there are more positions than the model has.
     """
     if "gates" in inputs:
         remedy = "influence alone takes gates for each example; head_gates and gates= take them for all"
@@ -100,9 +101,8 @@ def positions_of(model: nn.Module) -> int | None:
     module = _positions(model)
     if module is None:
         return None
-    return module.num_embeddings - (
-        getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
-    )
+    ahead = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+    return module.num_embeddings - ahead
 
 
 def _counts_padding(model: nn.Module) -> bool:
