@@ -14,7 +14,9 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
+    GPT2PreTrainedModel,
 )
+from transformers.modeling_outputs import CausalLMOutput
 
 import xsub_utils as xs
 from xsub_utils.attribution.top_k import top_examples
@@ -340,16 +342,29 @@ class Wrapper(nn.Module):
         return self.inner(**batch)
 
 
-def perplexity_in_a_wrapper(_):
+class OwnLanguageModel(GPT2PreTrainedModel):
+    """A user's own class, which generates nothing."""
+
+    def __init__(self, inner):
+        super().__init__(inner.config)
+        self.transformer, self.lm_head = inner.transformer, inner.lm_head
+
+    def forward(self, **batch):
+        return CausalLMOutput(logits=self.lm_head(self.transformer(**batch)[0]))
+
+
+def perplexity_in_a_wrapper(_, kind=Wrapper):
     torch.manual_seed(0)
     language_model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=12, vocab_size=30)).eval()
     data = [batch(labels=batch()["input_ids"])]
-    plain, wrapped = (xs.evaluate(one, data, metric="perplexity") for one in (language_model, Wrapper(language_model)))
+    plain, wrapped = (xs.evaluate(one, data, metric="perplexity") for one in (language_model, kind(language_model)))
     return plain == wrapped and abs(plain / language_model(**data[0]).loss.exp().item() - 1) < 1e-5
 
 
 def of_surprises():
     yield Row("perplexity of a wrapped language model", perplexity_in_a_wrapper, True)
+    own = partial(perplexity_in_a_wrapper, kind=OwnLanguageModel)
+    yield Row("perplexity of a language model of the user's own class", own, True)
     left = torch.tensor([[0, 0, 1, 1, 1]] * 6)
     for name, call in TAKING_BATCHES.items():
         data = [batch(attention_mask=left)]
